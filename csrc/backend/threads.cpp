@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/threads.hpp"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+#include <vector>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace pf {
+namespace {
+
+constexpr double kSerialBelowNanoseconds = 50e3;
+
+// Numbers are computed under the default floating-point state, whatever the caller's thread has
+// set (torch.set_flush_denormal, another rounding mode), and that state is given back afterwards.
+class DefaultFloatState {
+ public:
+#if defined(__SSE2__)
+  DefaultFloatState() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+  ~DefaultFloatState() { _mm_setcsr(saved_); }
+
+ private:
+  unsigned saved_;
+#elif defined(__aarch64__)
+  DefaultFloatState() {
+    __asm__ volatile("mrs %0, fpcr" : "=r"(saved_));
+    __asm__ volatile("msr fpcr, %0" : : "r"(uint64_t{0}));
+  }
+  ~DefaultFloatState() { __asm__ volatile("msr fpcr, %0" : : "r"(saved_)); }
+
+ private:
+  uint64_t saved_;
+#endif
+};
+
+// Grows and is kept for the life of the thread.
+class Scratch {
+ public:
+  ~Scratch() { free(data_); }
+  void* reserve(int64_t bytes) {
+    if (bytes > size_) {
+      free(data_);
+      size_ = 0;
+      data_ = nullptr;
+      if (posix_memalign(&data_, 64, static_cast<size_t>(bytes)) != 0) return data_ = nullptr;
+      size_ = bytes;
+    }
+    return data_;
+  }
+
+ private:
+  void* data_ = nullptr;
+  int64_t size_ = 0;
+};
+thread_local Scratch scratch;
+
+struct Task {
+  void (*fn)(void*, int64_t, int64_t, void*);
+  void* context;
+  int64_t n, block, scratch_bytes;
+  std::atomic<int64_t> next{0};
+
+  // Works until no block is left. False: no memory for the scratch, nothing was taken.
+  bool work() {
+    void* memory = scratch_bytes > 0 ? scratch.reserve(scratch_bytes) : nullptr;
+    if (scratch_bytes > 0 && memory == nullptr) return false;
+    const DefaultFloatState state;
+    for (;;) {
+      const int64_t begin = next.fetch_add(block, std::memory_order_relaxed);
+      if (begin >= n) return true;
+      fn(context, begin, begin + block < n ? begin + block : n, memory);
+    }
+  }
+};
+
+class Pool {
+ public:
+  // The caller works too, so n_threads - 1 helpers are woken. Only one call at a time.
+  bool run(Task& task, int n_threads) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      while (static_cast<int>(helpers_.size()) < n_threads - 1) {
+        const int index = static_cast<int>(helpers_.size());
+        helpers_.emplace_back([this, index] { help(index); });
+        helpers_.back().detach();
+      }
+      task_ = &task;
+      wanted_ = n_threads - 1;
+      running_ = wanted_;
+      ++generation_;
+    }
+    wake_.notify_all();
+    const bool worked = task.work();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+    task_ = nullptr;
+    return worked;
+  }
+
+  std::mutex busy;
+
+ private:
+  void help(int index) {
+    uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      if (index >= wanted_) continue;
+      Task* task = task_;
+      lock.unlock();
+      task->work();
+      lock.lock();
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> helpers_;
+  Task* task_ = nullptr;
+  int wanted_ = 0, running_ = 0;
+  uint64_t generation_ = 0;
+};
+
+// Never destroyed: helpers may outlive static destructors. A forked child has none of its
+// parent's threads, so it starts with a pool of its own.
+Pool* pool = nullptr;
+std::once_flag pool_once;
+
+Pool& the_pool() {
+  std::call_once(pool_once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+  });
+  return *pool;
+}
+
+}  // namespace
+
+void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
+                  int64_t scratch_bytes, void (*fn)(void*, int64_t, int64_t, void*),
+                  void* context) {
+  if (n <= 0) return;
+  const int64_t n_blocks = (n + block - 1) / block;
+  if (n_threads > n_blocks) n_threads = static_cast<int>(n_blocks);
+  Task task{fn, context, n, block, scratch_bytes};
+  bool worked;
+  if (n_threads > 1 && nanoseconds >= kSerialBelowNanoseconds) {
+    Pool& shared = the_pool();
+    const std::unique_lock<std::mutex> mine(shared.busy, std::try_to_lock);
+    worked = mine.owns_lock() ? shared.run(task, n_threads) : task.work();
+  } else {
+    worked = task.work();
+  }
+  if (!worked && task.next.load() < n) throw std::bad_alloc();
+}
+
+void advise_huge_pages(void* data, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const uintptr_t page = uintptr_t{1} << 21;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) & ~(page - 1);
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(page - 1);
+  if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
+
+}  // namespace pf

@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+// The native module: Python arguments become parameter structs, are checked, and go to the ops
+// of the CPU level chosen at import. No mathematics here.
+#include <pybind11/pybind11.h>
+#include <stdlib.h>
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "backend/threads.hpp"
+#include "ops/ops.hpp"
+#include "tensor_view.hpp"
+
+namespace pf {
+namespace {
+
+const OpTable* ops = nullptr;
+
+constexpr uint64_t kChainLimit = uint64_t{1} << 56;
+
+// Purposes of the noise contract; python/pushforward/random.py holds the public table.
+constexpr uint32_t kProposal = 1, kForward = 6, kReverse = 7;
+
+// A whole number in [0, limit] given as an int (or anything with __index__).
+int64_t whole(py::handle value, const char* name, int64_t limit = INT64_MAX) {
+  if (PyFloat_Check(value.ptr())) bad_type(name, "an int", "a float");
+  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+  if (!index) {
+    PyErr_Clear();
+    bad_type(name, "an int", Py_TYPE(value.ptr())->tp_name);
+  }
+  int overflow = 0;
+  const int64_t n = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  if (overflow != 0 || n < 0 || n > limit) {
+    bad_value(name, "0 <= " + std::string(name) + " <= " + std::to_string(limit),
+              py::str(index).cast<std::string>());
+  }
+  return n;
+}
+
+NoiseSource noise_source(py::handle seed, uint32_t purpose, py::handle chain_offset,
+                         int64_t n_chains) {
+  NoiseSource noise;
+  noise.seed = static_cast<uint64_t>(whole(seed, "seed"));
+  noise.purpose = purpose;
+  noise.chain_offset = static_cast<uint64_t>(whole(chain_offset, "chain_offset"));
+  noise.start = 0;
+  if (noise.chain_offset + static_cast<uint64_t>(n_chains) > kChainLimit) {
+    bad_value("chain_offset", "chain_offset + n_chains <= 2^56",
+              std::to_string(noise.chain_offset) + " + " + std::to_string(n_chains));
+  }
+  return noise;
+}
+
+// The entry that step `step` reads first, after checking that n_steps of them fit the sequence.
+uint64_t first_entry(int64_t step, int64_t n_steps, int64_t dim, const char* name) {
+  const int64_t last = dim > 0 ? INT64_MAX / dim : INT64_MAX;
+  if (step > last || n_steps > last - step) {
+    bad_value(name, "a step whose noise entries stay below 2^63",
+              std::to_string(step) + " with " + std::to_string(dim) + " coordinates");
+  }
+  return static_cast<uint64_t>(step) * static_cast<uint64_t>(dim);
+}
+
+enum class Sign { kPositive, kAny };
+
+// A coefficient given as a number, a 0-d tensor or one value a chain.
+class Coefficient {
+ public:
+  Coefficient(py::handle value, const char* name, Dtype dtype, int64_t n_chains, Sign sign) {
+    if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) {
+      const double number = PyFloat_AsDouble(value.ptr());
+      if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        bad_value(name, "a finite number", "an int too large for a float");
+      }
+      if (dtype == Dtype::kFloat32) {
+        const float single = static_cast<float>(number);
+        check(single, name, sign);
+        memcpy(storage_, &single, sizeof(single));
+      } else {
+        check(number, name, sign);
+        memcpy(storage_, &number, sizeof(number));
+      }
+      view = {storage_, 0};
+      return;
+    }
+    tensor_.emplace_back(value, name, true);
+    const TensorView& t = tensor_.back();
+    t.must_be(dtype);
+    if (t.ndim > 1 || (t.ndim == 1 && t.shape[0] != n_chains)) {
+      bad_value(name, "a number, a 0-d tensor or shape (" + std::to_string(n_chains) + ",)",
+                "shape " + t.shape_text());
+    }
+    view = {t.data, t.ndim};
+    const int64_t n = t.numel();
+    for (int64_t i = 0; i < n; ++i) {
+      check(dtype == Dtype::kFloat32 ? static_cast<const float*>(t.data)[i]
+                                     : static_cast<const double*>(t.data)[i],
+            name, sign);
+    }
+  }
+  PerChain view;
+
+ private:
+  static void check(double value, const char* name, Sign sign) {
+    const bool good = std::isfinite(value) && (sign == Sign::kAny || value > 0);
+    if (!good) {
+      bad_value(name, sign == Sign::kPositive ? "a positive finite number" : "a finite number",
+                std::to_string(value));
+    }
+  }
+  alignas(8) char storage_[8];
+  std::vector<TensorView> tensor_;
+};
+
+// x, and what must look like it.
+struct Shaped {
+  TensorView x;
+  Dtype dtype;
+  int64_t n_chains, dim;
+  Shaped(py::handle tensor, const char* name, bool densify)
+      : x(tensor, name, densify), dtype(x.dtype()), n_chains(x.n_chains()), dim(x.dim()) {}
+  TensorView like(py::handle tensor, const char* name, bool densify) const {
+    TensorView t(tensor, name, densify);
+    t.must_be(dtype);
+    t.must_have_shape_of(x);
+    return t;
+  }
+  // out: written, dense, x itself or apart from x
+  TensorView output(py::handle tensor) const {
+    TensorView out = like(tensor, "out", false);
+    out.must_not_overlap(x, true);
+    return out;
+  }
+};
+
+template <class Params>
+void launch(void (*op)(const Params&), const Params& params) {
+  const py::gil_scoped_release unlocked;
+  op(params);
+}
+
+// The streaming moments, all three or none.
+struct MomentArgs {
+  std::vector<TensorView> tensors;
+  Moments view{nullptr, nullptr, nullptr};
+  MomentArgs(py::handle moments, const Shaped& s) {
+    if (moments.is_none()) return;
+    const auto parts = py::cast<py::tuple>(moments);
+    if (parts.size() != 3) bad_value("moments", "(shift, sum, sum_of_squares)", "another tuple");
+    tensors.reserve(3);
+    tensors.emplace_back(parts[0], "shift", false);
+    tensors.emplace_back(parts[1], "sum", false);
+    tensors.emplace_back(parts[2], "sum_of_squares", false);
+    tensors[0].must_be(s.dtype);
+    for (const TensorView& t : tensors) t.must_have_numel(s.n_chains * s.dim, "as many as x");
+    for (int i = 1; i < 3; ++i) {
+      if (tensors[i].dtype() != Dtype::kFloat64) bad_type(tensors[i].name, "float64", "float32");
+    }
+    view = {tensors[0].data, static_cast<double*>(tensors[1].data),
+            static_cast<double*>(tensors[2].data)};
+  }
+};
+
+int64_t* counts(const TensorView& t, int64_t n_chains) {
+  t.must_be_int64();
+  t.must_have_numel(n_chains, "one count a chain");
+  return static_cast<int64_t*>(t.data);
+}
+
+// ---- targets -------------------------------------------------------------------------------------
+
+// A native target's parameters, holding the tensors it points to.
+class Target {
+ public:
+  TargetParams params;
+  Dtype dtype = Dtype::kFloat32;
+
+  Target(int kind, int64_t dim, int64_t n_components, const py::sequence& tensors,
+         const std::array<double, 3>& scalars) {
+    if (kind < 0 || kind >= static_cast<int>(TargetKind::kCount)) {
+      bad_value("kind", "a native target", std::to_string(kind));
+    }
+    params = {static_cast<TargetKind>(kind), dim, n_components, {nullptr, nullptr, nullptr},
+              {scalars[0], scalars[1], scalars[2]}};
+    const int64_t k = n_components;
+    std::array<int64_t, 3> sizes{0, 0, 0};
+    int64_t least_dim = 1;
+    switch (params.kind) {
+      case TargetKind::kGaussianDiagonal: sizes = {dim, dim, 0}; break;
+      case TargetKind::kGaussianDense: sizes = {dim, dim * dim, 0}; break;
+      case TargetKind::kMixtureIsotropic: sizes = {k * dim, k, k}; break;
+      case TargetKind::kMixtureDiagonal: sizes = {k * dim, k * dim, k}; break;
+      case TargetKind::kMixtureDense: sizes = {k * dim, k * dim * dim, k}; break;
+      case TargetKind::kBanana:
+      case TargetKind::kFunnel:
+      case TargetKind::kRing: least_dim = 2; break;
+      default: break;
+    }
+    if (dim < least_dim) {
+      bad_value("dim", "at least " + std::to_string(least_dim), std::to_string(dim));
+    }
+    size_t i = 0;
+    for (; i < 3 && sizes[i] > 0; ++i) {
+      if (i >= tensors.size()) bad_value("tensors", "more parameters", std::to_string(i));
+      tensors_.emplace_back(tensors[i], "target parameter", true);
+      tensors_.back().must_have_numel(sizes[i], "parameters of the target");
+      if (i == 0) dtype = tensors_.back().dtype();
+      tensors_.back().must_be(dtype);
+      keep_.push_back(tensors[i]);
+    }
+    for (size_t j = 0; j < i; ++j) params.data[j] = tensors_[j].data;
+    has_tensors_ = i > 0;
+  }
+  void must_fit(const Shaped& s) const {
+    if (s.dim != params.dim) {
+      bad_value(s.x.name, "shape (n_chains, " + std::to_string(params.dim) + ") for this target",
+                s.x.shape_text());
+    }
+    if (has_tensors_ && s.dtype != dtype) bad_type(s.x.name, "the target's dtype", "another");
+  }
+
+ private:
+  std::vector<TensorView> tensors_;
+  std::vector<py::object> keep_;
+  bool has_tensors_ = false;
+};
+
+// ---- the module's functions ------------------------------------------------------------------------
+
+void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
+          py::handle chain_offset, py::handle start, int n_threads) {
+  const TensorView t(out, "out", false);
+  if (t.ndim != 2) bad_value("out", "shape (n_chains, n)", t.shape_text());
+  FillParams p{t.dtype(), n_threads, t.data, t.shape[0], t.shape[1],
+               noise_source(seed, static_cast<uint32_t>(whole(purpose, "purpose", 255)),
+                            chain_offset, t.shape[0]),
+               uniform};
+  const int64_t first = whole(start, "start");
+  if (first > INT64_MAX - p.n_per_row) bad_value("start", "start + n < 2^63", std::to_string(first));
+  p.noise.start = static_cast<uint64_t>(first);
+  launch(ops->fill, p);
+}
+
+void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size,
+              py::handle beta, py::handle seed, py::handle step, py::handle chain_offset,
+              int n_threads) {
+  const bool in_place = out.ptr() == x.ptr();
+  const Shaped s(x, "x", !in_place);
+  const TensorView given = s.like(score, "score", true);
+  const TensorView target = in_place ? s.x : s.output(out);
+  target.must_not_overlap(given, true);
+  const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
+  const Coefficient b(beta, "beta", s.dtype, s.n_chains, Sign::kPositive);
+  LangevinParams p{s.dtype,    n_threads, target.data, s.x.data,
+                   given.data, s.n_chains, s.dim,      h.view,
+                   b.view,     noise_source(seed, kProposal, chain_offset, s.n_chains)};
+  p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
+  launch(ops->langevin, p);
+}
+
+void langevin_run(py::handle x, const Target& target, py::handle step_size, py::handle beta,
+                  py::handle seed, py::handle first_step, py::handle n_steps,
+                  py::handle chain_offset, py::handle steps_done, py::handle thin,
+                  py::handle draws, py::handle log_density, py::handle n_nonfinite,
+                  py::handle moments, int n_threads) {
+  const Shaped s(x, "x", false);
+  target.must_fit(s);
+  const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
+  const Coefficient b(beta, "beta", s.dtype, s.n_chains, Sign::kPositive);
+  const TensorView refused(n_nonfinite, "n_nonfinite", false);
+  const MomentArgs m(moments, s);
+  LangevinRunParams p{};
+  p.dtype = s.dtype;
+  p.n_threads = n_threads;
+  p.x = s.x.data;
+  p.n_chains = s.n_chains;
+  p.target = target.params;
+  p.step_size = h.view;
+  p.beta = b.view;
+  p.noise = noise_source(seed, kProposal, chain_offset, s.n_chains);
+  p.n_steps = whole(n_steps, "n_steps");
+  p.noise.start = first_entry(whole(first_step, "first_step"), p.n_steps, s.dim, "first_step");
+  p.steps_done = whole(steps_done, "steps_done");
+  p.thin = whole(thin, "thin");
+  if (p.thin < 1) bad_value("thin", "at least 1", std::to_string(p.thin));
+  if (p.n_steps > INT64_MAX - p.steps_done) bad_value("n_steps", "fewer steps", "too many");
+  p.n_nonfinite = counts(refused, s.n_chains);
+  p.moments = m.view;
+  const int64_t kept = (p.steps_done + p.n_steps) / p.thin - p.steps_done / p.thin;
+  std::vector<TensorView> outputs;
+  outputs.reserve(2);
+  if (!draws.is_none()) {
+    outputs.emplace_back(draws, "draws", false);
+    outputs.back().must_be(s.dtype);
+    outputs.back().must_have_numel(kept * s.n_chains * s.dim, "n_kept states");
+    outputs.back().must_not_overlap(s.x, false);
+    p.draws = outputs.back().data;
+    if (!log_density.is_none()) {
+      outputs.emplace_back(log_density, "log_density", false);
+      outputs.back().must_be(s.dtype);
+      outputs.back().must_have_numel(kept * s.n_chains, "n_kept values a chain");
+      p.log_density = outputs.back().data;
+    }
+  }
+  launch(ops->langevin_run, p);
+}
+
+void evaluate(const Target& target, py::handle x, py::handle log_density, py::handle score,
+              int n_threads) {
+  const Shaped s(x, "x", true);
+  target.must_fit(s);
+  EvaluateParams p{s.dtype, n_threads, s.x.data, s.n_chains, target.params, nullptr, nullptr};
+  std::vector<TensorView> outputs;
+  outputs.reserve(2);
+  if (!log_density.is_none()) {
+    outputs.emplace_back(log_density, "log_density", false);
+    outputs.back().must_be(s.dtype);
+    outputs.back().must_have_numel(s.n_chains, "one value a chain");
+    p.log_density = outputs.back().data;
+  }
+  if (!score.is_none()) {
+    outputs.push_back(s.like(score, "score", false));
+    p.score = outputs.back().data;
+  }
+  launch(ops->evaluate, p);
+}
+
+void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handle moments,
+            int n_threads) {
+  const Shaped s(x, "x", false);
+  const TensorView next = s.like(proposed, "proposed", true);
+  next.must_not_overlap(s.x, false);
+  const TensorView refused(n_nonfinite, "n_nonfinite", false);
+  const MomentArgs m(moments, s);
+  launch(ops->commit, CommitParams{s.dtype, n_threads, s.x.data, next.data, s.n_chains, s.dim,
+                                   counts(refused, s.n_chains), m.view});
+}
+
+void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
+             py::handle chain_offset, int n_threads) {
+  const Shaped s(x, "x", true);
+  const TensorView target = s.output(out);
+  const Coefficient a(mean_scale, "mean_scale", s.dtype, s.n_chains, Sign::kAny);
+  const Coefficient b(std, "std", s.dtype, s.n_chains, Sign::kAny);
+  launch(ops->diffuse,
+         DiffuseParams{s.dtype, n_threads, target.data, s.x.data, s.n_chains, s.dim, a.view, b.view,
+                       noise_source(seed, kForward, chain_offset, s.n_chains)});
+}
+
+void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
+             py::handle drift_scale, py::handle noise_scale, py::handle seed, py::handle step,
+             py::handle chain_offset, int n_threads) {
+  const bool in_place = out.ptr() == x.ptr();
+  const Shaped s(x, "x", !in_place);
+  const TensorView given = s.like(score, "score", true);
+  const TensorView target = in_place ? s.x : s.output(out);
+  target.must_not_overlap(given, true);
+  const Coefficient g(growth, "growth", s.dtype, s.n_chains, Sign::kAny);
+  const Coefficient d(drift_scale, "drift_scale", s.dtype, s.n_chains, Sign::kAny);
+  const Coefficient n(noise_scale, "noise_scale", s.dtype, s.n_chains, Sign::kAny);
+  ReverseParams p{s.dtype, n_threads, target.data, s.x.data, given.data, s.n_chains, s.dim, g.view,
+                  d.view, n.view, noise_source(seed, kReverse, chain_offset, s.n_chains)};
+  p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
+  launch(ops->reverse, p);
+}
+
+void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle moments,
+          py::handle mean, py::handle var) {
+  const Shaped s(x, "x", true);
+  const MomentArgs m(moments, s);
+  const TensorView left_out(n_left_out, "n_left_out", false);
+  const TensorView mean_out(mean, "mean", false), var_out(var, "var", false);
+  for (const TensorView* t : {&mean_out, &var_out}) {
+    t->must_have_numel(s.dim, "one value a coordinate");
+    if (t->dtype() != Dtype::kFloat64) bad_type(t->name, "float64", "float32");
+  }
+  if (m.view.sum == nullptr) bad_value("moments", "the three tensors", "None");
+  launch(ops->pool,
+         PoolParams{s.dtype, s.n_chains, s.dim, whole(n_steps, "n_steps"),
+                    counts(left_out, s.n_chains), m.view, static_cast<double*>(mean_out.data),
+                    static_cast<double*>(var_out.data)});
+}
+
+void math(int function, py::handle in, py::handle out, int n_threads) {
+  if (function < 0 || function >= static_cast<int>(MathFunction::kCount)) {
+    bad_value("function", "a known function", std::to_string(function));
+  }
+  const Shaped s(in, "in", false);
+  const TensorView target = s.output(out);
+  launch(ops->math, MathParams{s.dtype, n_threads, static_cast<MathFunction>(function), s.x.data,
+                               target.data, s.x.numel()});
+}
+
+void advise(py::handle tensor) {
+  const TensorView t(tensor, "tensor", false);
+  advise_huge_pages(t.data, t.numel() * (t.bits / 8));
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  find_exchange_api();
+  const char* forced = getenv("PUSHFORWARD_CPU_LEVEL");
+  ops = select_cpu_table(forced);
+  if (ops == nullptr) {
+    throw py::import_error("PUSHFORWARD_CPU_LEVEL=" + std::string(forced) +
+                           " is not a level of this processor; known: baseline, v3, v4");
+  }
+  m.attr("cpu_level") = ops->name;
+  py::class_<Target>(m, "Target")
+      .def(py::init([](int kind, int64_t dim, int64_t n_components, const py::sequence& tensors,
+                       double a, double b, double c) {
+        return Target(kind, dim, n_components, tensors, {a, b, c});
+      }));
+  m.def("fill", &fill);
+  m.def("langevin", &langevin);
+  m.def("langevin_run", &langevin_run);
+  m.def("evaluate", &evaluate);
+  m.def("commit", &commit);
+  m.def("diffuse", &diffuse);
+  m.def("reverse", &reverse);
+  m.def("pool", &pool);
+  m.def("math", &math);
+  m.def("advise_huge_pages", &advise);
+}
+
+}  // namespace pf

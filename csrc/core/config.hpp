@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place that knows which compiler and which backend compile this translation unit.
+//
+// PF_BACKEND names the namespace of the backend (cpu_baseline, cpu_v3, cpu_v4, cuda). Everything
+// below core/, kernels/ and ops/ lives in pf::PF_BACKEND, so that the linker can never hand the
+// AVX-512 copy of a function to a caller compiled for an older processor.
+#pragma once
+
+#include <stdint.h>
+
+#if !defined(PF_BACKEND)
+#error "PF_BACKEND must name the backend's namespace"
+#endif
+
+#if defined(__CUDACC__)
+#define PF_HD __host__ __device__ __forceinline__
+#define PF_NOINLINE __host__ __device__ __noinline__
+#define PF_UNROLL _Pragma("unroll")
+#elif defined(__clang__)
+#define PF_HD inline __attribute__((always_inline))
+#define PF_NOINLINE __attribute__((noinline))
+#define PF_UNROLL _Pragma("unroll")
+#else
+#define PF_HD inline __attribute__((always_inline))
+#define PF_NOINLINE __attribute__((noinline))
+#define PF_UNROLL _Pragma("GCC unroll 32")
+#endif

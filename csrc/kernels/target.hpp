@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// Native targets: log pi(x) and its score at one point. Each evaluate() writes the score and
+// returns the log-density, or anything at all where the caller does not want it.
+//
+//   x, score   the point and the gradient, `dim` values each
+//   work       room for 2 `dim` values
+//   dim        a Dim<k>: known to the compiler for k > 0
+//
+// Energies of Gibbs type are the notes' section 3.1.1, equations 22 to 24.
+#pragma once
+
+#include "core/math.hpp"
+#include "core/reduce.hpp"
+#include "core/view.hpp"
+
+namespace pf::PF_BACKEND {
+
+// An int64_t that the compiler knows (k > 0) or the program reads (k == 0).
+template <int k>
+struct Dim {
+  static constexpr bool kKnown = k > 0;
+  int64_t value;
+  PF_HD operator int64_t() const { return k > 0 ? k : value; }
+};
+
+// -1/2 (x - mean)' P (x - mean) + constant, P diagonal (eq 23).
+template <class T>
+struct GaussianDiagonal {
+  const T* mean;
+  const T* precision;
+  T constant;
+  explicit PF_HD GaussianDiagonal(const TargetParams& p)
+      : mean(static_cast<const T*>(p.data[0])),
+        precision(static_cast<const T*>(p.data[1])),
+        constant(static_cast<T>(p.scalar[0])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool wanted) const {
+    for (int64_t i = 0; i < dim; ++i) score[i] = (Real(mean[i]) - x[i]) * Real(precision[i]);
+    if (!wanted) return Real(T(0));
+    const Real quadratic = row_dot<Real>(
+        dim, [&](int64_t i) { return score[i]; }, [&](int64_t i) { return x[i] - Real(mean[i]); });
+    return fma(quadratic, Real(T(0.5)), Real(constant));
+  }
+};
+
+// The same with a full precision matrix P (eq 23).
+template <class T>
+struct GaussianDense {
+  const T* mean;
+  const T* precision;
+  T constant;
+  explicit PF_HD GaussianDense(const TargetParams& p)
+      : mean(static_cast<const T*>(p.data[0])),
+        precision(static_cast<const T*>(p.data[1])),
+        constant(static_cast<T>(p.scalar[0])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
+    for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
+    matvec(precision, work, score, dim);
+    if (!wanted) return Real(T(0));
+    const Real quadratic = row_dot<Real>(
+        dim, [&](int64_t i) { return score[i]; }, [&](int64_t i) { return work[i]; });
+    return fma(quadratic, Real(T(-0.5)), Real(constant));
+  }
+};
+
+// log sum_k exp(l_k(x)), l_k Gaussian. The sum runs in groups of eight components with a running
+// maximum, so that nothing overflows and any number of components needs the same few registers.
+//   Precision: kIsotropic (K,), kDiagonal (K, dim), kDense (K, dim, dim)
+enum class Precision { kIsotropic, kDiagonal, kDense };
+
+template <class T, Precision kPrecision>
+struct GaussianMixture {
+  const T* means;
+  const T* precisions;
+  const T* log_weights;  // log w_k plus the component's normalisation
+  int64_t n_components;
+  explicit PF_HD GaussianMixture(const TargetParams& p)
+      : means(static_cast<const T*>(p.data[0])),
+        precisions(static_cast<const T*>(p.data[1])),
+        log_weights(static_cast<const T*>(p.data[2])),
+        n_components(p.n_components) {}
+
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
+    for (int64_t i = 0; i < dim; ++i) score[i] = Real(T(0));
+    Real peak = -infinity<Real>(), total = Real(T(0));
+    int64_t k = 0;
+    constexpr int kGroup = kPrecision == Precision::kDense ? 1 : 8;
+    for (; k + kGroup <= n_components; k += kGroup) {
+      add_group<kGroup>(k, x, score, work, dim, peak, total);
+    }
+    for (; k < n_components; ++k) add_group<1>(k, x, score, work, dim, peak, total);
+    const Real scale = Real(T(1)) / total;
+    for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * scale;
+    return wanted ? peak + log(total) : peak;
+  }
+
+ private:
+  template <int kGroup, class Real, class D>
+  PF_HD void add_group(int64_t first, const Real* x, Real* score, Real* work, D dim, Real& peak,
+                       Real& total) const {
+    Real weight[kGroup];
+    if constexpr (D::kKnown) {
+      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+        weight[c] = log_component(first + c, x, work, dim);
+      }
+    } else {
+      for (int c = 0; c < kGroup; ++c) weight[c] = log_component(first + c, x, work, dim);
+    }
+    Real top = peak;
+    PF_UNROLL for (int c = 0; c < kGroup; ++c) top = select(weight[c] > top, weight[c], top);
+    if (first > 0) {
+      const Real fade = exp(peak - top);
+      total = total * fade;
+      for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * fade;
+    }
+    PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+      weight[c] = exp(weight[c] - top);
+      total = total + weight[c];
+    }
+    peak = top;
+    if constexpr (kPrecision == Precision::kIsotropic) {
+      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+        weight[c] = weight[c] * Real(precisions[first + c]);
+      }
+    }
+    for (int64_t i = 0; i < dim; ++i) {
+      Real sum = score[i];
+      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+        const Real away = Real(means[(first + c) * dim + i]) - x[i];
+        if constexpr (kPrecision == Precision::kIsotropic) {
+          sum = fma(weight[c], away, sum);
+        } else if constexpr (kPrecision == Precision::kDiagonal) {
+          sum = fma(weight[c], away * Real(precisions[(first + c) * dim + i]), sum);
+        } else {
+          sum = fma(weight[c], work[dim + i], sum);
+        }
+      }
+      score[i] = sum;
+    }
+  }
+
+  // l_k(x); a dense component leaves P_k (mean_k - x) in work[dim ..]
+  template <class Real, class D>
+  PF_HD Real log_component(int64_t k, const Real* x, Real* work, D dim) const {
+    const T* mean = means + k * dim;
+    Real quadratic;
+    if constexpr (kPrecision == Precision::kIsotropic) {
+      auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
+      quadratic = row_dot<Real>(dim, away, away) * Real(precisions[k]);
+    } else if constexpr (kPrecision == Precision::kDiagonal) {
+      const T* precision = precisions + k * dim;
+      auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
+      quadratic = row_dot<Real>(
+          dim, [&](int64_t i) { return away(i) * Real(precision[i]); }, away);
+    } else {
+      for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
+      matvec(precisions + k * dim * dim, work, work + dim, dim);
+      quadratic = row_dot<Real>(
+          dim, [&](int64_t i) { return work[i]; }, [&](int64_t i) { return work[dim + i]; });
+    }
+    return fma(quadratic, Real(T(-0.5)), Real(log_weights[k]));
+  }
+};
+
+// U = mu x^2 / 2 + b x^4 / 4 for each coordinate: a scalar potential on a Gaussian energy (eq 24).
+template <class T>
+struct DoubleWell {
+  T mu, b;
+  explicit PF_HD DoubleWell(const TargetParams& p)
+      : mu(static_cast<T>(p.scalar[0])), b(static_cast<T>(p.scalar[1])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool wanted) const {
+    for (int64_t i = 0; i < dim; ++i) {
+      score[i] = -(x[i] * fma(x[i] * x[i], Real(b), Real(mu)));
+    }
+    if (!wanted) return Real(T(0));
+    const Real energy = row_dot<Real>(
+        dim, [&](int64_t i) { return x[i] * x[i]; },
+        [&](int64_t i) { return fma(x[i] * x[i], Real(b * T(0.25)), Real(mu * T(0.5))); });
+    return -energy;
+  }
+};
+
+// x0 ~ N(0, s^2), x1 | x0 ~ N(c (x0^2 - s^2), 1), further coordinates standard normal: the bent
+// Gaussian of H. Haario et al. (1999), Adaptive proposal distribution for random walk Metropolis.
+template <class T>
+struct Banana {
+  T scale, curvature, constant;
+  explicit PF_HD Banana(const TargetParams& p)
+      : scale(static_cast<T>(p.scalar[0])),
+        curvature(static_cast<T>(p.scalar[1])),
+        constant(static_cast<T>(p.scalar[2])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool wanted) const {
+    const T precision = T(1) / (scale * scale);
+    const Real bend = fma(x[0], x[0], Real(-(scale * scale))) * Real(curvature);
+    const Real across = x[1] - bend;
+    score[0] = x[0] * fma(across, Real(T(2) * curvature), Real(-precision));
+    score[1] = -across;
+    for (int64_t i = 2; i < dim; ++i) score[i] = -x[i];
+    if (!wanted) return Real(T(0));
+    auto rest = [&](int64_t i) { return x[i + 2]; };
+    const Real square =
+        fma(x[0] * x[0], Real(precision), fma(across, across, row_dot<Real>(dim - 2, rest, rest)));
+    return fma(square, Real(T(-0.5)), Real(constant));
+  }
+};
+
+// v = x0 ~ N(0, s^2), the others ~ N(0, e^v): R. M. Neal (2003), Slice sampling, section 8.
+template <class T>
+struct Funnel {
+  T scale, constant;
+  explicit PF_HD Funnel(const TargetParams& p)
+      : scale(static_cast<T>(p.scalar[0])), constant(static_cast<T>(p.scalar[1])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool) const {
+    const T precision = T(1) / (scale * scale);
+    const T half_width = T(0.5) * static_cast<T>(dim - 1);
+    const Real neck = exp(-x[0]);
+    auto rest = [&](int64_t i) { return x[i + 1]; };
+    const Real half_square = row_dot<Real>(dim - 1, rest, rest) * neck * Real(T(0.5));
+    score[0] = fma(x[0], Real(-precision), half_square - Real(half_width));
+    for (int64_t i = 1; i < dim; ++i) score[i] = -(x[i] * neck);
+    const Real prior = x[0] * fma(x[0], Real(T(-0.5) * precision), Real(-half_width));
+    return prior - half_square + Real(constant);
+  }
+};
+
+// -(|x| - R)^2 / (2 s^2) in the plane.
+template <class T>
+struct Ring {
+  T radius, precision;
+  explicit PF_HD Ring(const TargetParams& p)
+      : radius(static_cast<T>(p.scalar[0])), precision(static_cast<T>(p.scalar[1])) {}
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D, bool) const {
+    const Real r = sqrt(fma(x[1], x[1], x[0] * x[0]));
+    const Real off = r - Real(radius);
+    const Real pull = select(r > Real(T(0)), -(off * Real(precision)) / r, Real(T(0)));
+    score[0] = pull * x[0];
+    score[1] = pull * x[1];
+    return off * off * Real(T(-0.5) * precision);
+  }
+};
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// Ornstein-Uhlenbeck forward in one exact step, and one step of the reverse family.
+#include "kernels/diffusion.hpp"
+
+#include "backend/backend.hpp"
+#include "ops/ops.hpp"
+#include "ops/with_target.hpp"
+
+namespace pf::PF_BACKEND {
+namespace {
+
+template <class T>
+struct Diffuse {
+  T* out;
+  const T* x;
+  PerChain mean_scale, std;
+
+  struct Coefficients {
+    T mean_scale, std;
+  };
+  PF_HD bool uniform() const { return mean_scale.stride == 0 && std.stride == 0; }
+  PF_HD Coefficients at_row(int64_t chain) const {
+    return {value_of<T>(mean_scale, chain), value_of<T>(std, chain)};
+  }
+  template <class At, class Real>
+  PF_HD void operator()(const Coefficients& c, const At& at, Real xi) const {
+    at.store(out, PF_BACKEND::diffuse(at.load(x), Real(c.mean_scale), Real(c.std), xi));
+  }
+};
+
+template <class T>
+struct ReverseStep {
+  T* out;
+  const T* x;
+  const T* score;
+  PerChain growth, drift_scale, noise_scale;
+
+  struct Coefficients {
+    T growth, drift_scale, noise_scale;
+  };
+  PF_HD bool uniform() const {
+    return growth.stride == 0 && drift_scale.stride == 0 && noise_scale.stride == 0;
+  }
+  PF_HD Coefficients at_row(int64_t chain) const {
+    return {value_of<T>(growth, chain), value_of<T>(drift_scale, chain),
+            value_of<T>(noise_scale, chain)};
+  }
+  template <class At, class Real>
+  PF_HD void operator()(const Coefficients& c, const At& at, Real xi) const {
+    at.store(out, reverse_move(at.load(x), at.load(score), Real(c.growth), Real(c.drift_scale),
+                               Real(c.noise_scale), xi));
+  }
+};
+
+}  // namespace
+
+void diffuse(const DiffuseParams& p) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_element<Normal, T>(
+        p.n_chains, p.dim, p.noise, p.n_threads,
+        Diffuse<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x), p.mean_scale, p.std});
+  });
+}
+
+void reverse(const ReverseParams& p) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_element<Normal, T>(
+        p.n_chains, p.dim, p.noise, p.n_threads,
+        ReverseStep<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x),
+                       static_cast<const T*>(p.score), p.growth, p.drift_scale, p.noise_scale});
+  });
+}
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// The noise itself: any stretch of any chains' sequences, as a matrix.
+#include "backend/backend.hpp"
+#include "ops/ops.hpp"
+#include "ops/with_target.hpp"
+
+namespace pf::PF_BACKEND {
+namespace {
+
+template <class T>
+struct Store {
+  T* out;
+  struct None {};
+  PF_HD bool uniform() const { return true; }
+  PF_HD None at_row(int64_t) const { return {}; }
+  template <class At, class Real>
+  PF_HD void operator()(None, const At& at, Real value) const {
+    at.store(out, value);
+  }
+};
+
+}  // namespace
+
+void fill(const FillParams& p) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const Store<T> store{static_cast<T*>(p.out)};
+    if (p.uniform) {
+      for_each_element<Uniform, T>(p.n_rows, p.n_per_row, p.noise, p.n_threads, store);
+    } else {
+      for_each_element<Normal, T>(p.n_rows, p.n_per_row, p.noise, p.n_threads, store);
+    }
+  });
+}
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// The whole interface between the bindings and the backends: one plain struct an op, and one
+// table of functions a backend. All arrays are dense and row-major; n_chains or n_rows may be 0.
+#pragma once
+
+#include "core/view.hpp"
+
+namespace pf {
+
+// out (n_rows, n_per_row): entries of each row's sequence of normals or uniforms.
+struct FillParams {
+  Dtype dtype;
+  int n_threads;
+  void* out;
+  int64_t n_rows, n_per_row;
+  NoiseSource noise;
+  bool uniform;
+};
+
+// out = x + h score + sqrt(2 h / beta) xi, (n_chains, dim); out may be x.
+struct LangevinParams {
+  Dtype dtype;
+  int n_threads;
+  void* out;
+  const void* x;
+  const void* score;
+  int64_t n_chains, dim;
+  PerChain step_size, beta;
+  NoiseSource noise;
+};
+
+// n_steps of the same in one call, on a native target, x (n_chains, dim) in place. A step that
+// leaves the finite numbers is not taken and counted in n_nonfinite (n_chains,).
+// draws (n_kept, n_chains, dim) and log_density (n_kept, n_chains) receive the state after each
+// step whose number steps_done + 1, ... is a multiple of thin.
+struct LangevinRunParams {
+  Dtype dtype;
+  int n_threads;
+  void* x;
+  int64_t n_chains;
+  TargetParams target;
+  PerChain step_size, beta;
+  NoiseSource noise;
+  int64_t n_steps, steps_done, thin;
+  void* draws;
+  void* log_density;
+  int64_t* n_nonfinite;
+  Moments moments;
+};
+
+// log_density (n_chains,) and score (n_chains, dim) of a native target; either may be null.
+struct EvaluateParams {
+  Dtype dtype;
+  int n_threads;
+  const void* x;
+  int64_t n_chains;
+  TargetParams target;
+  void* log_density;
+  void* score;
+};
+
+// x = proposed for the rows whose proposal is finite; the others are counted and keep x. The
+// moments take the rows that moved.
+struct CommitParams {
+  Dtype dtype;
+  int n_threads;
+  void* x;
+  const void* proposed;
+  int64_t n_chains, dim;
+  int64_t* n_nonfinite;
+  Moments moments;
+};
+
+// out = a x + b xi with a, b one a chain (Ornstein-Uhlenbeck forward).
+struct DiffuseParams {
+  Dtype dtype;
+  int n_threads;
+  void* out;
+  const void* x;
+  int64_t n_chains, dim;
+  PerChain mean_scale, std;
+  NoiseSource noise;
+};
+
+// out = growth x + drift_scale score + noise_scale xi (one step of the reverse family).
+struct ReverseParams {
+  Dtype dtype;
+  int n_threads;
+  void* out;
+  const void* x;
+  const void* score;
+  int64_t n_chains, dim;
+  PerChain growth, drift_scale, noise_scale;
+  NoiseSource noise;
+};
+
+// mean and variance (dim,) over all chains and steps from per-chain moments; chain c has
+// n_steps - n_nonfinite[c] terms.
+struct PoolParams {
+  Dtype dtype;
+  int64_t n_chains, dim, n_steps;
+  const int64_t* n_left_out;
+  Moments moments;
+  double* mean;
+  double* var;
+};
+
+// out[i] = f(in[i]) for the package's own functions; the tests' window on core/math.hpp.
+enum class MathFunction : int { kExp, kLog, kLog1p, kTanh, kSinPi, kCosPi, kCount };
+struct MathParams {
+  Dtype dtype;
+  int n_threads;
+  MathFunction function;
+  const void* in;
+  void* out;
+  int64_t n;
+};
+
+struct OpTable {
+  const char* name;
+  void (*fill)(const FillParams&);
+  void (*langevin)(const LangevinParams&);
+  void (*langevin_run)(const LangevinRunParams&);
+  void (*evaluate)(const EvaluateParams&);
+  void (*commit)(const CommitParams&);
+  void (*diffuse)(const DiffuseParams&);
+  void (*reverse)(const ReverseParams&);
+  void (*pool)(const PoolParams&);
+  void (*math)(const MathParams&);
+};
+
+// The table of the best CPU level that this processor has, or of `forced` ("baseline", "v3",
+// "v4"); null when the name is unknown or the processor lacks the level.
+const OpTable* select_cpu_table(const char* forced);
+
+}  // namespace pf

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tensor_view.hpp"
+
+namespace pf {
+namespace {
+
+const dlpack::ExchangeApi* exchange_api = nullptr;
+PyObject* tensor_type = nullptr;
+
+int64_t bytes_of(const TensorView& t) { return t.numel() * (t.bits / 8); }
+
+}  // namespace
+
+void bad_value(const char* name, const std::string& expected, const std::string& got) {
+  throw py::value_error(std::string(name) + ": expected " + expected + ", got " + got);
+}
+void bad_type(const char* name, const std::string& expected, const std::string& got) {
+  throw py::type_error(std::string(name) + ": expected " + expected + ", got " + got);
+}
+
+void find_exchange_api() {
+  const py::object type = py::module_::import("torch").attr("Tensor");
+  tensor_type = py::object(type).release().ptr();  // torch is never unloaded
+  for (const char* name : {"__dlpack_c_exchange_api__", "__c_dlpack_exchange_api__"}) {
+    if (!py::hasattr(type, name)) continue;
+    const py::object capsule = type.attr(name);
+    if (!PyCapsule_CheckExact(capsule.ptr())) continue;
+    const char* capsule_name = PyCapsule_GetName(capsule.ptr());
+    auto* api = static_cast<const dlpack::ExchangeApi*>(
+        PyCapsule_GetPointer(capsule.ptr(), capsule_name));
+    if (api == nullptr) {
+      PyErr_Clear();
+    } else if (api->header.major == 1 && api->tensor_from_py_object != nullptr) {
+      exchange_api = api;
+      return;
+    }
+  }
+}
+
+TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : name(argument) {
+  const int is_tensor = PyObject_IsInstance(tensor.ptr(), tensor_type);
+  if (is_tensor < 0) throw py::error_already_set();
+  if (is_tensor == 0) bad_type(name, "a torch.Tensor", Py_TYPE(tensor.ptr())->tp_name);
+  if (!read_by_exchange(tensor)) read_by_attributes(tensor);
+  if (device_type_ != dlpack::kCpu) {
+    bad_value(name, "a tensor on the CPU (this build has no other backend)",
+              py::str(tensor.attr("device")).cast<std::string>());
+  }
+  if (!is_dense()) {
+    if (!densify) bad_value(name, "a contiguous tensor", "strided memory; pass x.contiguous()");
+    owned_ = tensor.attr("contiguous")();
+    if (!read_by_exchange(owned_)) read_by_attributes(owned_);
+  }
+  if (data == nullptr && numel() > 0) {
+    bad_type(name, "a tensor with memory", "one without storage (fake, meta or transformed)");
+  }
+  // A lazy negation or conjugation is invisible in memory.
+  if (PyObject_IsTrue(py::object(tensor.attr("is_neg")()).ptr()) == 1) {
+    bad_value(name, "a tensor without a pending negation", "one; pass x.resolve_neg()");
+  }
+}
+
+bool TensorView::read_by_exchange(py::handle tensor) {
+  if (exchange_api == nullptr) return false;
+  dlpack::Tensor t;
+  if (exchange_api->tensor_from_py_object(tensor.ptr(), &t) != 0) {
+    py::error_already_set error;
+    bad_type(name, "a dense tensor", error.what());
+  }
+  if (t.ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(t.ndim));
+  data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;
+  ndim = t.ndim;
+  code = t.dtype.code;
+  bits = t.dtype.bits;
+  device_type_ = t.device.type;
+  int64_t dense = 1;
+  for (int i = ndim - 1; i >= 0; --i) {
+    shape[i] = t.shape[i];
+    strides_[i] = t.strides == nullptr ? dense : t.strides[i];
+    dense *= shape[i];
+  }
+  return true;
+}
+
+void TensorView::read_by_attributes(py::handle tensor) {
+  const std::string dtype = py::str(tensor.attr("dtype")).cast<std::string>();
+  device_type_ = tensor.attr("device").attr("type").cast<std::string>() == "cpu" ? dlpack::kCpu : -1;
+  const py::tuple sizes = tensor.attr("shape");
+  ndim = static_cast<int>(sizes.size());
+  if (ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(ndim));
+  const py::tuple steps = tensor.attr("stride")();
+  for (int i = 0; i < ndim; ++i) {
+    shape[i] = sizes[static_cast<size_t>(i)].cast<int64_t>();
+    strides_[i] = steps[static_cast<size_t>(i)].cast<int64_t>();
+  }
+  code = dtype == "torch.float32" || dtype == "torch.float64" ? dlpack::kFloat
+         : dtype == "torch.int64"                             ? dlpack::kInt
+                                                              : 255;
+  bits = dtype == "torch.float32" ? 32 : 64;
+  data = device_type_ == dlpack::kCpu
+             ? reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>())
+             : nullptr;
+}
+
+bool TensorView::is_dense() const {
+  if (numel() == 0) return true;
+  int64_t expected = 1;
+  for (int i = ndim - 1; i >= 0; --i) {
+    if (shape[i] != 1 && strides_[i] != expected) return false;
+    expected *= shape[i];
+  }
+  return true;
+}
+
+int64_t TensorView::numel() const {
+  int64_t n = 1;
+  for (int i = 0; i < ndim; ++i) n *= shape[i];
+  return n;
+}
+int64_t TensorView::n_chains() const {
+  if (ndim == 0) bad_value(name, "shape (n_chains, ...)", "a 0-d tensor");
+  return shape[0];
+}
+int64_t TensorView::dim() const {
+  int64_t n = 1;
+  for (int i = 1; i < ndim; ++i) n *= shape[i];
+  return n;
+}
+std::string TensorView::shape_text() const {
+  std::string text = "(";
+  for (int i = 0; i < ndim; ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + (ndim == 1 ? ",)" : ")");
+}
+std::string TensorView::dtype_text() const {
+  static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  if (code > 6) return "another type";
+  return std::string(kinds[code]) + std::to_string(bits);
+}
+Dtype TensorView::dtype() const {
+  if (code == dlpack::kFloat && bits == 32) return Dtype::kFloat32;
+  if (code == dlpack::kFloat && bits == 64) return Dtype::kFloat64;
+  bad_type(name, "float32 or float64", dtype_text());
+}
+void TensorView::must_be(Dtype dtype) const {
+  if (this->dtype() != dtype) {
+    bad_type(name, dtype == Dtype::kFloat32 ? "float32, the type of x" : "float64, the type of x",
+             dtype_text());
+  }
+}
+void TensorView::must_be_int64() const {
+  if (code != dlpack::kInt || bits != 64) bad_type(name, "int64", dtype_text());
+}
+void TensorView::must_have_shape_of(const TensorView& other) const {
+  bool same = ndim == other.ndim;
+  for (int i = 0; same && i < ndim; ++i) same = shape[i] == other.shape[i];
+  if (!same) {
+    bad_value(name, "shape " + other.shape_text() + " as " + other.name, shape_text());
+  }
+}
+void TensorView::must_have_numel(int64_t n, const char* meaning) const {
+  if (numel() != n) {
+    bad_value(name, std::string(meaning) + ", " + std::to_string(n) + " elements",
+              "shape " + shape_text());
+  }
+}
+void TensorView::must_not_overlap(const TensorView& other, bool may_be_same) const {
+  if (may_be_same && data == other.data && bytes_of(*this) == bytes_of(other)) return;
+  const char *a = static_cast<const char*>(data), *b = static_cast<const char*>(other.data);
+  if (a < b + bytes_of(other) && b < a + bytes_of(*this)) {
+    bad_value(name, std::string("memory apart from ") + other.name, "overlapping tensors");
+  }
+}
+
+}  // namespace pf

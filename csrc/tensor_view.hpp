@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a call needs to know of a torch tensor: pointer, shape, type, device, and that it is dense.
+//
+// Tensors are read through DLPack's exchange table where torch has one (1 us for five tensors),
+// else through their Python attributes. The structs below are DLPack's ABI (versions 1.x).
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <stdint.h>
+
+#include <string>
+
+#include "core/view.hpp"
+
+namespace pf {
+
+namespace py = pybind11;
+
+namespace dlpack {
+struct Device {
+  int32_t type, id;
+};
+struct DataType {
+  uint8_t code, bits;
+  uint16_t lanes;
+};
+struct Tensor {
+  void* data;
+  Device device;
+  int32_t ndim;
+  DataType dtype;
+  int64_t* shape;
+  int64_t* strides;
+  uint64_t byte_offset;
+};
+struct ExchangeApi {
+  struct {
+    uint32_t major, minor;
+    void* previous;
+  } header;
+  void* managed_tensor_allocator;
+  void* managed_tensor_from_py_object;
+  void* managed_tensor_to_py_object;
+  int (*tensor_from_py_object)(void* object, Tensor* out);
+  int (*current_work_stream)(int32_t type, int32_t id, void** stream);
+};
+constexpr int32_t kCpu = 1;
+constexpr uint8_t kInt = 0, kFloat = 2;
+}  // namespace dlpack
+
+[[noreturn]] void bad_value(const char* name, const std::string& expected, const std::string& got);
+[[noreturn]] void bad_type(const char* name, const std::string& expected, const std::string& got);
+
+class TensorView {
+ public:
+  static constexpr int kMaxDims = 64;
+
+  // `argument` is its name in messages. With `densify` a strided tensor is copied to a
+  // dense one that lives as long as the view; else it is refused.
+  TensorView(py::handle tensor, const char* argument, bool densify);
+
+  const char* name;
+  void* data = nullptr;
+  int ndim = 0;
+  int64_t shape[kMaxDims];
+  uint8_t code = 0, bits = 0;
+
+  int64_t numel() const;
+  int64_t n_chains() const;  // first dimension; ValueError for a 0-d tensor
+  int64_t dim() const;       // product of the others
+  Dtype dtype() const;       // TypeError unless float32 or float64
+  std::string shape_text() const;
+
+  void must_be(Dtype dtype) const;
+  void must_be_int64() const;
+  void must_have_shape_of(const TensorView& other) const;
+  void must_have_numel(int64_t n, const char* meaning) const;
+  void must_not_overlap(const TensorView& other, bool may_be_same) const;
+
+ private:
+  bool read_by_exchange(py::handle tensor);
+  void read_by_attributes(py::handle tensor);
+  bool is_dense() const;
+  std::string dtype_text() const;
+
+  int64_t strides_[kMaxDims];
+  int32_t device_type_ = dlpack::kCpu;
+  py::object owned_;
+};
+
+// Looks up torch's exchange table; called once, at import.
+void find_exchange_api();
+
+}  // namespace pf

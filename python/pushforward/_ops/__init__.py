@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ops: the only importer of the native module, and their torch.library registrations.
+
+Each op has an eager front that hands tensors and Python floats straight to C++, which checks
+them, and a registered twin ``torch.ops.pushforward.<op>`` that takes over under torch.compile,
+where a gradient is wanted, and for tensor subclasses. Coefficients are tensors there, because a
+Python float in a schema recompiles at every new value.
+"""
+
+from pushforward import _native
+from pushforward._ops.arguments import Moments, count, empty, is_plain
+from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
+from pushforward._ops.evaluate import log_density, log_density_and_score, score
+from pushforward._ops.langevin import langevin, langevin_
+from pushforward._ops.langevin_run import langevin_chunk, langevin_run_
+from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
+from pushforward._ops.moments import commit_, pooled_moments
+from pushforward._ops.noise import fill_
+
+NativeHandle = _native.Target
+cpu_level = _native.cpu_level
+
+__all__ = [
+    "MATH_FUNCTIONS",
+    "Moments",
+    "NativeHandle",
+    "commit_",
+    "count",
+    "cpu_level",
+    "diffuse",
+    "elementwise_math",
+    "empty",
+    "fill_",
+    "is_plain",
+    "langevin",
+    "langevin_",
+    "langevin_chunk",
+    "langevin_run_",
+    "log_density",
+    "log_density_and_score",
+    "pooled_moments",
+    "reverse_step",
+    "reverse_step_",
+    "score",
+]

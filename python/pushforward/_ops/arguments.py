@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ops share: the registry, the checks that Python does, fresh memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from pushforward import _native
+
+Moments = tuple[Tensor, Tensor, Tensor]
+library = torch.library.Library("pushforward", "DEF")
+threads = torch.get_num_threads
+_HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+
+
+def count(value: Any, name: str, least: int = 0) -> int:
+    """Return ``value`` as an int of at least ``least``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    value = value.__index__()
+    if not least <= value < 2**63:
+        raise ValueError(f"{name}: expected an int >= {least} and < 2**63, got {value}")
+    return value
+
+
+def empty(
+    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return fresh memory, on huge pages where it is large; its size is checked first."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size >= 2**63:
+        raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
+    out = torch.empty(shape, dtype=dtype, device=device)
+    if size >= _HUGE and out.device.type == "cpu" and not torch.compiler.is_compiling():
+        _native.advise_huge_pages(out)
+    return out
+
+
+def is_plain(*tensors: Any) -> bool:
+    """Whether the native module may be called at once: nothing to trace, nothing to differentiate.
+
+    What is no tensor at all counts as plain: the native check names it.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    for t in tensors:
+        kind = type(t)
+        if kind is not Tensor and kind is not Parameter and isinstance(t, Tensor):
+            return False
+        if getattr(t, "requires_grad", False) and torch.is_grad_enabled():
+            return False
+    return True
+
+
+def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+    return torch.full((), value, dtype=x.dtype, device=x.device)
+
+
+def no_grad_in_place(x: Any, name: str) -> None:
+    if getattr(x, "requires_grad", False) and torch.is_grad_enabled():
+        raise ValueError(f"x: expected a tensor without gradient for {name}_, use {name} instead")
+
+
+def like(x: Any) -> Any:
+    """Return contiguous memory like ``x``; what is no tensor comes back for the check to name."""
+    if isinstance(x, Tensor):
+        return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return x
+
+
+def column(value: Tensor, x: Tensor) -> Tensor:
+    """Shape one value a chain so that it broadcasts over the rows of ``x``."""
+    return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim == 1 else value

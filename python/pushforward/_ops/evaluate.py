@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The log-density and the score of native targets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pushforward import _native
+from pushforward._ops.arguments import (
+    is_plain,
+    library,
+    like,
+    threads,
+)
+
+if TYPE_CHECKING:
+    from pushforward.targets import NativeTarget
+
+
+TARGET = "Tensor[] parameters, int kind, int dim, int n_components, float[] scalars"
+"""How a native target stands in a schema."""
+
+
+def must_be_native(target: Any) -> None:
+    """Raise TypeError unless ``target`` has a native form."""
+    if not hasattr(target, "native_arguments"):
+        raise TypeError(
+            f"target: expected a native target of pushforward.targets, got {type(target).__name__}"
+        )
+
+
+def log_density(x: Tensor, target: NativeTarget) -> Tensor:
+    """Return the native log-density ``(n_chains,)`` of a native target at ``x`` (n_chains, dim).
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+        >>> round(float(pf.ops.log_density(torch.zeros(1, 2), target)), 4)
+        -1.8379
+    """
+    return log_density_and_score(x, target)[0]
+
+
+def score(x: Tensor, target: NativeTarget) -> Tensor:
+    """Return the native score, like ``x``, of a native target at ``x`` (n_chains, dim).
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+        >>> pf.ops.score(torch.ones(1, 2), target)
+        tensor([[-1., -1.]])
+    """
+    return log_density_and_score(x, target)[1]
+
+
+def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
+    """Return the native log-density and score of a native target in one pass.
+
+    Args:
+        x: points ``(n_chains, dim)``, float32 or float64.
+        target: a native target of :mod:`pushforward.targets`.
+
+    Returns:
+        ``(n_chains,)`` and a tensor like ``x``. Not differentiable; the targets' own methods are.
+
+    Raises:
+        TypeError: a dtype or a type is wrong.
+        ValueError: the shape is not the target's.
+    """
+    must_be_native(target)
+    if is_plain(x):
+        return _evaluate(x, target.native(x.dtype))
+    kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)
+    return torch.ops.pushforward.evaluate(x.detach(), tensors, kind, dim, k, scalars)
+
+
+def _evaluate(x: Tensor, target: _native.Target) -> tuple[Tensor, Tensor]:
+    value = x.new_empty(x.shape[:1])
+    gradient = like(x)
+    _native.evaluate(target, x, value, gradient, threads())
+    return value, gradient
+
+
+library.define(f"evaluate(Tensor x, {TARGET}) -> (Tensor, Tensor)")
+
+
+@torch.library.impl(library, "evaluate", "CPU")
+def _evaluate_cpu(
+    x: Tensor, parameters: list[Tensor], kind: int, dim: int, n_components: int,
+    scalars: list[float],
+) -> tuple[Tensor, Tensor]:
+    return _evaluate(x, _native.Target(kind, dim, n_components, parameters, *scalars))
+
+
+@torch.library.register_fake("pushforward::evaluate", lib=library)
+def _evaluate_fake(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape[:1]), like(x)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking a proposed state where it is finite, and the statistics of many steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward import _native
+from pushforward._ops.arguments import (
+    Moments,
+    empty,
+    is_plain,
+    library,
+    like,
+    no_grad_in_place,
+    threads,
+)
+
+
+def commit_(
+    x: Tensor, proposed: Tensor, n_nonfinite: Tensor, moments: Moments | None = None
+) -> Tensor:
+    """Set ``x`` to ``proposed`` for the chains whose proposal is finite; count the others.
+
+    Args:
+        x: state ``(n_chains, *event)``, changed in place.
+        proposed: the next state, same shape, memory apart from ``x``.
+        n_nonfinite: int64 ``(n_chains,)``, incremented where the proposal was not finite.
+        moments: ``(shift, sum, sum_of_squares)``, each shaped like ``x``, the last two float64:
+            sums of ``x - shift`` and its square, updated for the chains that moved.
+
+    Returns:
+        ``x``.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> x, bad = torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64)
+        >>> pf.ops.commit_(x, torch.tensor([[1.0], [float("nan")]]), bad), bad
+        (tensor([[1.],
+                [0.]]), tensor([0, 1]))
+    """
+    if is_plain(x, proposed):
+        _native.commit(x, proposed, n_nonfinite, moments, threads())
+        return x
+    no_grad_in_place(x, "commit")
+    shift, total, squares = moments if moments is not None else (None, None, None)
+    torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
+    return x
+
+
+library.define(
+    "commit_(Tensor(a!) x, Tensor proposed, Tensor(b!) n_nonfinite, Tensor? shift, "
+    "Tensor(c!)? sum, Tensor(d!)? sum_of_squares) -> ()"
+)
+
+
+@torch.library.impl(library, "commit_", "CPU")
+def _commit_cpu(
+    x: Tensor, proposed: Tensor, n_nonfinite: Tensor, shift: Tensor | None, total: Tensor | None,
+    squares: Tensor | None,
+) -> None:
+    moments = None
+    if shift is not None and total is not None and squares is not None:
+        moments = (shift, total, squares)
+    _native.commit(x, proposed, n_nonfinite, moments, threads())
+
+
+def pooled_moments(
+    x: Tensor, n_steps: int, n_left_out: Tensor, moments: Moments
+) -> tuple[Tensor, Tensor]:
+    """Return mean and variance over all chains and steps, float64, shape ``event`` each."""
+    mean = torch.empty(x.shape[1:], dtype=torch.float64)
+    var = torch.empty_like(mean)
+    _native.pool(x, n_steps, n_left_out, moments, mean, var)
+    return mean, var

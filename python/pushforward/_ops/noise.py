@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stretches of the sequences of the noise contract."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pushforward import _native
+from pushforward._ops.arguments import (
+    is_plain,
+    library,
+    no_grad_in_place,
+    threads,
+)
+
+
+def fill_(
+    out: Tensor, *, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int
+) -> Tensor:
+    """Fill ``out`` (n_chains, n) with a stretch of each chain's sequence."""
+    if is_plain(out):
+        _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())
+    else:
+        no_grad_in_place(out, "fill")
+        torch.ops.pushforward.fill_(out, uniform, seed, purpose, chain_offset, start)
+    return out
+
+
+library.define(
+    "fill_(Tensor(a!) out, bool uniform, SymInt seed, SymInt purpose, SymInt chain_offset, "
+    "SymInt start) -> ()"
+)
+
+
+@torch.library.impl(library, "fill_", "CPU")
+def _fill_cpu(
+    out: Tensor, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int
+) -> None:
+    _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Anything a torch user wrote, as a target: the score comes from autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What a sampler needs of a law: its log-density up to a constant."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return ``log pi(x)``, shape ``(n_chains,)``, for ``x`` of shape ``(n_chains, *event)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The law ``exp(-U)`` of a Gibbs energy (eq 22); a bare callable would be a log-density.
+
+    Args:
+        fn: ``U``, from ``(n_chains, *event)`` to ``(n_chains,)``; a function or an ``nn.Module``.
+
+    Raises:
+        TypeError: ``fn`` is not callable.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> law = pf.Energy(lambda x: 0.5 * (x**2).sum(1))
+        >>> law.log_density(torch.ones(1, 2))
+        tensor([-1.])
+    """
+
+    fn: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"fn: expected a callable U(x), got {type(self.fn).__name__}")
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return ``-U(x)``, shape ``(n_chains,)``."""
+        return -self.fn(x)
+
+
+@dataclass(frozen=True)
+class _LogDensity:
+    fn: Callable[[Tensor], Tensor]
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return self.fn(x)
+
+
+def as_target(target: Any) -> Target:
+    """Return ``target`` as an object with ``log_density``.
+
+    Args:
+        target: a native target, an :class:`Energy`, any object with ``log_density``, a
+            ``torch.distributions.Distribution``, or a callable (``nn.Module`` included) that
+            returns the log-density.
+
+    Raises:
+        TypeError: it is none of these.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> law = pf.targets.as_target(torch.distributions.Normal(0.0, 1.0))
+        >>> law.log_density(torch.zeros(2)).shape
+        torch.Size([2])
+    """
+    if isinstance(target, torch.distributions.Distribution):
+        return _LogDensity(target.log_prob)
+    if isinstance(target, Target) and not isinstance(target, type):
+        return target
+    if callable(target) and not isinstance(target, type):
+        return _LogDensity(target)
+    raise TypeError(
+        "target: expected a target, a torch.distributions.Distribution or a callable returning "
+        f"the log-density, got {type(target).__name__}"
+    )
+
+
+def evaluate(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-density and the score of a torch target at ``x``, detached.
+
+    Raises:
+        ValueError: the target raised, returned no tensor, the wrong shape, or something that
+            does not depend on ``x`` differentiably.
+    """
+    at = x.detach().requires_grad_()
+    with torch.enable_grad():
+        try:
+            value = target.log_density(at)
+        except Exception as error:
+            raise ValueError(
+                f"target: expected a log-density of x with shape {tuple(x.shape)}, but it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(value, Tensor):
+            raise TypeError(f"target: expected it to return a tensor, got {type(value).__name__}")
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"target: expected a log-density of shape {tuple(x.shape[:1])} for x of shape "
+                f"{tuple(x.shape)}, got {tuple(value.shape)}"
+            )
+        if not value.requires_grad:
+            raise ValueError(
+                "target: expected a log-density that depends on x differentiably, got one "
+                "without gradient"
+            )
+        try:
+            (score,) = torch.autograd.grad(value.sum(), at)
+        except RuntimeError as error:
+            raise ValueError(f"target: its gradient raised {error}") from error
+    return value.detach().to(x.dtype), score.detach().to(x.dtype)
