@@ -171,7 +171,8 @@ int64_t* counts(const TensorView& t, int64_t n_chains) {
   return static_cast<int64_t*>(t.data);
 }
 
-// ---- targets -------------------------------------------------------------------------------------
+// ---- targets
+// -------------------------------------------------------------------------------------
 
 // A native target's parameters, holding the tensors it points to.
 class Target {
@@ -184,7 +185,10 @@ class Target {
     if (kind < 0 || kind >= static_cast<int>(TargetKind::kCount)) {
       bad_value("kind", "a native target", std::to_string(kind));
     }
-    params = {static_cast<TargetKind>(kind), dim, n_components, {nullptr, nullptr, nullptr},
+    params = {static_cast<TargetKind>(kind),
+              dim,
+              n_components,
+              {nullptr, nullptr, nullptr},
               {scalars[0], scalars[1], scalars[2]}};
     const int64_t k = n_components;
     std::array<int64_t, 3> sizes{0, 0, 0};
@@ -229,25 +233,30 @@ class Target {
   bool has_tensors_ = false;
 };
 
-// ---- the module's functions ------------------------------------------------------------------------
+// ---- the module's functions
+// ------------------------------------------------------------------------
 
 void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
           py::handle chain_offset, py::handle start, int n_threads) {
   const TensorView t(out, "out", false);
   if (t.ndim != 2) bad_value("out", "shape (n_chains, n)", t.shape_text());
-  FillParams p{t.dtype(), n_threads, t.data, t.shape[0], t.shape[1],
+  FillParams p{t.dtype(),
+               n_threads,
+               t.data,
+               t.shape[0],
+               t.shape[1],
                noise_source(seed, static_cast<uint32_t>(whole(purpose, "purpose", 255)),
                             chain_offset, t.shape[0]),
                uniform};
   const int64_t first = whole(start, "start");
-  if (first > INT64_MAX - p.n_per_row) bad_value("start", "start + n < 2^63", std::to_string(first));
+  if (first > INT64_MAX - p.n_per_row)
+    bad_value("start", "start + n < 2^63", std::to_string(first));
   p.noise.start = static_cast<uint64_t>(first);
   launch(ops->fill, p);
 }
 
-void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size,
-              py::handle beta, py::handle seed, py::handle step, py::handle chain_offset,
-              int n_threads) {
+void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size, py::handle beta,
+              py::handle seed, py::handle step, py::handle chain_offset, int n_threads) {
   const bool in_place = out.ptr() == x.ptr();
   const Shaped s(x, "x", !in_place);
   const TensorView given = s.like(score, "score", true);
@@ -255,18 +264,20 @@ void langevin(py::handle out, py::handle x, py::handle score, py::handle step_si
   target.must_not_overlap(given, true);
   const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
   const Coefficient b(beta, "beta", s.dtype, s.n_chains, Sign::kPositive);
-  LangevinParams p{s.dtype,    n_threads, target.data, s.x.data,
-                   given.data, s.n_chains, s.dim,      h.view,
-                   b.view,     noise_source(seed, kProposal, chain_offset, s.n_chains)};
+  LangevinParams p{s.dtype,     n_threads,
+                   target.data, s.x.data,
+                   given.data,  s.n_chains,
+                   s.dim,       h.view,
+                   b.view,      noise_source(seed, kProposal, chain_offset, s.n_chains)};
   p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
   launch(ops->langevin, p);
 }
 
 void langevin_run(py::handle x, const Target& target, py::handle step_size, py::handle beta,
                   py::handle seed, py::handle first_step, py::handle n_steps,
-                  py::handle chain_offset, py::handle steps_done, py::handle thin,
-                  py::handle draws, py::handle log_density, py::handle n_nonfinite,
-                  py::handle moments, int n_threads) {
+                  py::handle chain_offset, py::handle steps_done, py::handle thin, py::handle draws,
+                  py::handle log_density, py::handle n_nonfinite, py::handle moments,
+                  int n_threads) {
   const Shaped s(x, "x", false);
   target.must_fit(s);
   const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
@@ -362,8 +373,17 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
   const Coefficient g(growth, "growth", s.dtype, s.n_chains, Sign::kAny);
   const Coefficient d(drift_scale, "drift_scale", s.dtype, s.n_chains, Sign::kAny);
   const Coefficient n(noise_scale, "noise_scale", s.dtype, s.n_chains, Sign::kAny);
-  ReverseParams p{s.dtype, n_threads, target.data, s.x.data, given.data, s.n_chains, s.dim, g.view,
-                  d.view, n.view, noise_source(seed, kReverse, chain_offset, s.n_chains)};
+  ReverseParams p{s.dtype,
+                  n_threads,
+                  target.data,
+                  s.x.data,
+                  given.data,
+                  s.n_chains,
+                  s.dim,
+                  g.view,
+                  d.view,
+                  n.view,
+                  noise_source(seed, kReverse, chain_offset, s.n_chains)};
   p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
   launch(ops->reverse, p);
 }
@@ -413,9 +433,8 @@ PYBIND11_MODULE(_native, m) {
   m.attr("cpu_level") = ops->name;
   py::class_<Target>(m, "Target")
       .def(py::init([](int kind, int64_t dim, int64_t n_components, const py::sequence& tensors,
-                       double a, double b, double c) {
-        return Target(kind, dim, n_components, tensors, {a, b, c});
-      }));
+                       double a, double b,
+                       double c) { return Target(kind, dim, n_components, tensors, {a, b, c}); }));
   m.def("fill", &fill);
   m.def("langevin", &langevin);
   m.def("langevin_run", &langevin_run);

@@ -26,8 +26,8 @@ void find_exchange_api() {
     const py::object capsule = type.attr(name);
     if (!PyCapsule_CheckExact(capsule.ptr())) continue;
     const char* capsule_name = PyCapsule_GetName(capsule.ptr());
-    auto* api = static_cast<const dlpack::ExchangeApi*>(
-        PyCapsule_GetPointer(capsule.ptr(), capsule_name));
+    auto* api =
+        static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), capsule_name));
     if (api == nullptr) {
       PyErr_Clear();
     } else if (api->header.major == 1 && api->tensor_from_py_object != nullptr) {
@@ -84,7 +84,8 @@ bool TensorView::read_by_exchange(py::handle tensor) {
 
 void TensorView::read_by_attributes(py::handle tensor) {
   const std::string dtype = py::str(tensor.attr("dtype")).cast<std::string>();
-  device_type_ = tensor.attr("device").attr("type").cast<std::string>() == "cpu" ? dlpack::kCpu : -1;
+  device_type_ =
+      tensor.attr("device").attr("type").cast<std::string>() == "cpu" ? dlpack::kCpu : -1;
   const py::tuple sizes = tensor.attr("shape");
   ndim = static_cast<int>(sizes.size());
   if (ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(ndim));
@@ -132,7 +133,8 @@ std::string TensorView::shape_text() const {
   return text + (ndim == 1 ? ",)" : ")");
 }
 std::string TensorView::dtype_text() const {
-  static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  static const char* const kinds[] = {"int",    "uint",    "float", "opaque",
+                                      "bfloat", "complex", "bool"};
   if (code > 6) return "another type";
   return std::string(kinds[code]) + std::to_string(bits);
 }

@@ -28,7 +28,8 @@ PF_HD T value_of(const PerChain& p, int64_t chain) {
   return static_cast<const T*>(p.data)[chain * p.stride];
 }
 
-// ---- chains --------------------------------------------------------------------------------------
+// ---- chains
+// --------------------------------------------------------------------------------------
 
 // kLanes consecutive chains, `count` of them real: the rest repeat the last one and are not stored.
 template <class T>
@@ -71,7 +72,8 @@ struct ChainTile {
   // counts[chain] += 1 where m is set
   PF_HD void count_where(MaskOf<T> m, int64_t* counts) const {
     constexpr int kPerRegister = Real::kLanesPerRegister;
-    for (int l = 0; l < count; ++l) counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
+    for (int l = 0; l < count; ++l)
+      counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
   }
   PF_HD NormalStream<Real> normals(const NoiseSource& n, uint64_t length) const {
     uint32_t lane[kLanes];
@@ -98,7 +100,8 @@ static void for_each_chain(int64_t n_chains, int64_t reals, int n_threads, doubl
                  });
 }
 
-// ---- rows ----------------------------------------------------------------------------------------
+// ---- rows
+// ----------------------------------------------------------------------------------------
 
 // body(row) for every row; `nanoseconds` is the cost of them all.
 template <class Body>
@@ -109,7 +112,8 @@ static void for_each_row(int64_t n_rows, int n_threads, double nanoseconds, cons
   });
 }
 
-// ---- elements ------------------------------------------------------------------------------------
+// ---- elements
+// ------------------------------------------------------------------------------------
 
 // kLanes consecutive elements of flat arrays, or, at the end of a run, `count` of them.
 template <class T>
@@ -158,12 +162,10 @@ struct BlockGrid {
 
 // Upper counter words lane by lane: once in 2^32 blocks or chains they differ between lanes.
 template <class T>
-static PF_NOINLINE void carry_into_upper_words(const BlockGrid<T>& grid,
-                                                             uint64_t chain, int64_t block,
-                                                             uint32_t purpose,
-                                                             const Pack<uint32_t>& lane,
-                                                             Pack<uint32_t>* c1,
-                                                             Pack<uint32_t>* c3) {
+static PF_NOINLINE void carry_into_upper_words(const BlockGrid<T>& grid, uint64_t chain,
+                                               int64_t block, uint32_t purpose,
+                                               const Pack<uint32_t>& lane, Pack<uint32_t>* c1,
+                                               Pack<uint32_t>* c3) {
   uint32_t order[kLanes], high_block[kLanes], high_chain[kLanes];
   lane.store(order);
   for (int l = 0; l < kLanes; ++l) {
@@ -224,7 +226,6 @@ struct PairCounter {
       carry_into_upper_words(grid, chain, block, purpose, lane, &c1, &c3);
     }
   }
-
 };
 
 PF_HD void store_in_order(float* out, const Pack<float>* z) {
@@ -247,7 +248,8 @@ PF_HD void draw_pairs(const BlockGrid<T>& grid, const NoiseSource& noise, int64_
   constexpr int kPerBlock = Draw<T>::kPerBlock;
   const PhiloxKey key(noise.seed);
   const Pack<uint32_t> lane = PairCounter<T>::lane_order();
-  const uint32_t reciprocal = 65536u / static_cast<uint32_t>(grid.per_row < 65536 ? grid.per_row : 65536) + 1;
+  const uint32_t reciprocal =
+      65536u / static_cast<uint32_t>(grid.per_row < 65536 ? grid.per_row : 65536) + 1;
   const int first = grid.per_row == 1 ? grid.phase : 0;
   const int last = grid.per_row == 1 ? grid.phase + static_cast<int>(n_per_row) : kPerBlock;
   int64_t row = begin / grid.per_row, block = begin % grid.per_row;
@@ -277,49 +279,51 @@ static void for_each_element(int64_t n_rows, int64_t n_per_row, const NoiseSourc
   const int64_t n_pairs = n_rows * grid.per_row;
   const double nanoseconds = 1.5 * kPerBlock * static_cast<double>(n_pairs);
   const bool aligned = grid.phase == 0 && n_per_row % kPerBlock == 0;
-  for_each_block(
-      n_pairs, kPairs, n_threads, nanoseconds, (2 * kPairs * kPerBlock + kLanes) * sizeof(T),
-      [&](int64_t begin, int64_t end, void* scratch) {
-        T* drawn = static_cast<T*>(scratch);
-        draw_pairs<Law>(grid, noise, n_per_row, begin, end, drawn);
-        const int64_t last_row = (end - 1) / grid.per_row;
-        // Elements of `row` inside the tile: [from, to) of the flat array.
-        auto from = [&](int64_t row) {
-          const int64_t block = begin - row * grid.per_row;
-          const int64_t entry = block > 0 ? block * kPerBlock - grid.phase : 0;
-          return row * n_per_row + (entry > 0 ? entry : 0);
-        };
-        auto to = [&](int64_t row) {
-          const int64_t block = end - row * grid.per_row;
-          const int64_t entry = block * kPerBlock - grid.phase;
-          return row * n_per_row + (entry < n_per_row ? entry : n_per_row);
-        };
-        const int64_t first_row = begin / grid.per_row;
-        const int64_t tile_first = from(first_row);
-        const T* noise_of_tile = drawn;
-        if (!aligned) {  // close the gaps that rows leave in their first and last blocks
-          T* packed = drawn + kPairs * kPerBlock;
-          noise_of_tile = packed;
-          for (int64_t row = first_row; row <= last_row; ++row) {
-            const int64_t e = from(row), n = to(row) - e;
-            const int64_t entry = e - row * n_per_row + grid.phase;
-            const int64_t source = (row * grid.per_row - begin) * kPerBlock + entry;
-            for (int64_t i = 0; i < n; ++i) packed[e - tile_first + i] = drawn[source + i];
-          }
-        }
-        auto apply = [&](int64_t row, int64_t e_begin, int64_t e_end) {
-          const auto coefficients = kernel.at_row(row);
-          const T* xi = noise_of_tile + (e_begin - tile_first);
-          for_elements<T>(e_begin, e_end, [&](auto at, int64_t n) {
-            kernel(coefficients, at, Pack<T>::load(xi + n));
-          });
-        };
-        if (kernel.uniform()) {
-          apply(first_row, tile_first, to(last_row));
-        } else {
-          for (int64_t row = first_row; row <= last_row; ++row) apply(row, from(row), to(row));
-        }
-      });
+  for_each_block(n_pairs, kPairs, n_threads, nanoseconds,
+                 (2 * kPairs * kPerBlock + kLanes) * sizeof(T),
+                 [&](int64_t begin, int64_t end, void* scratch) {
+                   T* drawn = static_cast<T*>(scratch);
+                   draw_pairs<Law>(grid, noise, n_per_row, begin, end, drawn);
+                   const int64_t last_row = (end - 1) / grid.per_row;
+                   // Elements of `row` inside the tile: [from, to) of the flat array.
+                   auto from = [&](int64_t row) {
+                     const int64_t block = begin - row * grid.per_row;
+                     const int64_t entry = block > 0 ? block * kPerBlock - grid.phase : 0;
+                     return row * n_per_row + (entry > 0 ? entry : 0);
+                   };
+                   auto to = [&](int64_t row) {
+                     const int64_t block = end - row * grid.per_row;
+                     const int64_t entry = block * kPerBlock - grid.phase;
+                     return row * n_per_row + (entry < n_per_row ? entry : n_per_row);
+                   };
+                   const int64_t first_row = begin / grid.per_row;
+                   const int64_t tile_first = from(first_row);
+                   const T* noise_of_tile = drawn;
+                   if (!aligned) {  // close the gaps that rows leave in their first and last blocks
+                     T* packed = drawn + kPairs * kPerBlock;
+                     noise_of_tile = packed;
+                     for (int64_t row = first_row; row <= last_row; ++row) {
+                       const int64_t e = from(row), n = to(row) - e;
+                       const int64_t entry = e - row * n_per_row + grid.phase;
+                       const int64_t source = (row * grid.per_row - begin) * kPerBlock + entry;
+                       for (int64_t i = 0; i < n; ++i)
+                         packed[e - tile_first + i] = drawn[source + i];
+                     }
+                   }
+                   auto apply = [&](int64_t row, int64_t e_begin, int64_t e_end) {
+                     const auto coefficients = kernel.at_row(row);
+                     const T* xi = noise_of_tile + (e_begin - tile_first);
+                     for_elements<T>(e_begin, e_end, [&](auto at, int64_t n) {
+                       kernel(coefficients, at, Pack<T>::load(xi + n));
+                     });
+                   };
+                   if (kernel.uniform()) {
+                     apply(first_row, tile_first, to(last_row));
+                   } else {
+                     for (int64_t row = first_row; row <= last_row; ++row)
+                       apply(row, from(row), to(row));
+                   }
+                 });
 }
 
 }  // namespace pf::PF_BACKEND

@@ -27,7 +27,8 @@ struct Format<float> {
   static constexpr int kMantissaBits = 23;
   static constexpr Bits kBias = 127, kMantissaMask = 0x007fffff, kOne = 0x3f800000;
   static constexpr Bits kSqrtHalf = 0x3f3504f3;
-  static constexpr float kRound = 0x1.8p23f;  // adding it rounds to an integer, kept in the low bits
+  static constexpr float kRound =
+      0x1.8p23f;  // adding it rounds to an integer, kept in the low bits
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kExpMin = -104.0f, kExpMax = 89.0f;
@@ -39,8 +40,7 @@ template <>
 struct Format<double> {
   using Bits = uint64_t;
   static constexpr int kMantissaBits = 52;
-  static constexpr Bits kBias = 1023, kMantissaMask = 0x000fffffffffffff,
-                        kOne = 0x3ff0000000000000;
+  static constexpr Bits kBias = 1023, kMantissaMask = 0x000fffffffffffff, kOne = 0x3ff0000000000000;
   static constexpr Bits kSqrtHalf = 0x3fe6a09e667f3bcd;
   static constexpr double kRound = 0x1.8p52;
   static constexpr double kLog2e = 0x1.71547652b82fep+0;
@@ -116,9 +116,8 @@ PF_HD Real from_small_integer(typename Traits<Real>::Bits k) {
 // ln of the mantissa 1 + f in [sqrt(1/2), sqrt(2)), plus `exponent` times ln 2.
 template <class Real>
 PF_HD Real log_assemble(Real f, Real exponent, float) {
-  const Real q =
-      polynomial(f, 0x1.555554p-2f, -0x1.000226p-2f, 0x1.99a008p-3f, -0x1.547244p-3f,
-                 0x1.22da18p-3f, -0x1.0d853cp-3f, 0x1.055b82p-3f, -0x1.38b5d4p-4f);
+  const Real q = polynomial(f, 0x1.555554p-2f, -0x1.000226p-2f, 0x1.99a008p-3f, -0x1.547244p-3f,
+                            0x1.22da18p-3f, -0x1.0d853cp-3f, 0x1.055b82p-3f, -0x1.38b5d4p-4f);
   const Real square = f * f;
   const Real correction = fma(square * f, q, exponent * Real(Format<float>::kLn2Low));
   return fma(exponent, Real(Format<float>::kLn2High), fma(square, Real(-0.5f), correction) + f);
@@ -161,8 +160,8 @@ PF_HD Real log(Real x) {
   using F = Format<T>;
   const auto subnormal = x < Real(F::kSmallestNormal);
   const Real scaled = select(subnormal, x * Real(F::kSubnormalScale), x);
-  const Real value = log_normal_range(
-      scaled, select(subnormal, Real(F::kSubnormalShift), Real(T(0))));
+  const Real value =
+      log_normal_range(scaled, select(subnormal, Real(F::kSubnormalShift), Real(T(0))));
   const Real inf = infinity<Real>();
   const Real nan = inf - inf;
   Real result = select(x > Real(F::kLargest), inf, value);
@@ -180,7 +179,8 @@ PF_HD Real log1p(Real x) {
   // The smaller term of the sum is the one that lost bits.
   const Real lost = select(absolute(x) < Real(T(1)), x - (u - Real(T(1))), Real(T(1)) - (u - x));
   const Real corrected = log(u) + lost / u;
-  const Real edge = select(u == Real(T(0)), -infinity<Real>(), select(x > Real(F::kLargest), x, corrected));
+  const Real edge =
+      select(u == Real(T(0)), -infinity<Real>(), select(x > Real(F::kLargest), x, corrected));
   return select(x == Real(T(0)), x, edge);
 }
 

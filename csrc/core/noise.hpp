@@ -29,7 +29,8 @@ struct PhiloxKey {
 
 template <class Word>
 PF_HD Block<Word> philox4x32_10(Word c0, Word c1, Word c2, Word c3, const PhiloxKey& key) {
-  PF_UNROLL for (int round = 0; round < 10; ++round) {
+  PF_UNROLL
+  for (int round = 0; round < 10; ++round) {
     Word hi0, lo0, hi1, lo1;
     mul_hi_lo(c0, 0xD2511F53u, hi0, lo0);
     mul_hi_lo(c2, 0xCD9E8D57u, hi1, lo1);
@@ -101,7 +102,8 @@ PF_HD void box_muller(Real u0, Real u1, Real& z0, Real& z1) {
 struct Normal {
   template <class T, class Real, class Word>
   static PF_HD void values(const Block<Word>& b, int first, int last, Real* z) {
-    PF_UNROLL for (int i = 0; i < Draw<T>::kPerBlock; i += 2) {
+    PF_UNROLL
+    for (int i = 0; i < Draw<T>::kPerBlock; i += 2) {
       if (i < last && i + 2 > first) {
         box_muller(Draw<T>::uniform(b, i), Draw<T>::uniform(b, i + 1), z[i], z[i + 1]);
       } else {
@@ -113,7 +115,8 @@ struct Normal {
 struct Uniform {
   template <class T, class Real, class Word>
   static PF_HD void values(const Block<Word>& b, int first, int last, Real* z) {
-    PF_UNROLL for (int i = 0; i < Draw<T>::kPerBlock; ++i) z[i] = Draw<T>::uniform(b, i);
+    PF_UNROLL
+    for (int i = 0; i < Draw<T>::kPerBlock; ++i) z[i] = Draw<T>::uniform(b, i);
     (void)first, (void)last;
   }
 };

@@ -72,7 +72,8 @@ struct Pack {
 
   Pack() = default;
   PF_HD Pack(T value) {  // a constant is every lane's constant
-    PF_UNROLL for (int k = 0; k < kRegisters; ++k) r[k] = value - Register{};
+    PF_UNROLL
+    for (int k = 0; k < kRegisters; ++k) r[k] = value - Register{};
   }
   static PF_HD Pack load(const T* p) {
     Pack a;
@@ -92,20 +93,22 @@ struct Mask {
 template <class T>
 using MaskOf = Mask<static_cast<int>(sizeof(T))>;
 
-#define PF_FOR_EACH_REGISTER PF_UNROLL for (int k = 0; k < Pack<T>::kRegisters; ++k)
-#define PF_BINARY(op)                                       \
-  template <class T>                                        \
-  PF_HD Pack<T> operator op(Pack<T> a, Pack<T> b) {         \
-    PF_FOR_EACH_REGISTER a.r[k] = a.r[k] op b.r[k];         \
-    return a;                                               \
-  }                                                         \
-  template <class T>                                        \
-  PF_HD Pack<T> operator op(Pack<T> a, T b) {               \
-    return a op Pack<T>(b);                                 \
-  }                                                         \
-  template <class T>                                        \
-  PF_HD Pack<T> operator op(T a, Pack<T> b) {               \
-    return Pack<T>(a) op b;                                 \
+#define PF_FOR_EACH_REGISTER \
+  PF_UNROLL                  \
+  for (int k = 0; k < Pack<T>::kRegisters; ++k)
+#define PF_BINARY(op)                               \
+  template <class T>                                \
+  PF_HD Pack<T> operator op(Pack<T> a, Pack<T> b) { \
+    PF_FOR_EACH_REGISTER a.r[k] = a.r[k] op b.r[k]; \
+    return a;                                       \
+  }                                                 \
+  template <class T>                                \
+  PF_HD Pack<T> operator op(Pack<T> a, T b) {       \
+    return a op Pack<T>(b);                         \
+  }                                                 \
+  template <class T>                                \
+  PF_HD Pack<T> operator op(T a, Pack<T> b) {       \
+    return Pack<T>(a) op b;                         \
   }
 PF_BINARY(+)
 PF_BINARY(-)
@@ -115,25 +118,25 @@ PF_BINARY(&)
 PF_BINARY(|)
 PF_BINARY(^)
 #undef PF_BINARY
-#define PF_SHIFT(op)                                 \
-  template <class T>                                 \
-  PF_HD Pack<T> operator op(Pack<T> a, int n) {      \
-    PF_FOR_EACH_REGISTER a.r[k] = a.r[k] op n;       \
-    return a;                                        \
+#define PF_SHIFT(op)                            \
+  template <class T>                            \
+  PF_HD Pack<T> operator op(Pack<T> a, int n) { \
+    PF_FOR_EACH_REGISTER a.r[k] = a.r[k] op n;  \
+    return a;                                   \
   }
 PF_SHIFT(<<)
 PF_SHIFT(>>)
 #undef PF_SHIFT
-#define PF_COMPARE(op)                                                            \
-  template <class T>                                                              \
+#define PF_COMPARE(op)                                                              \
+  template <class T>                                                                \
   PF_HD MaskOf<T> operator op(Pack<T> a, Pack<T> b) {                               \
     MaskOf<T> m;                                                                    \
     PF_FOR_EACH_REGISTER m.r[k] = (typename MaskOf<T>::Register)(a.r[k] op b.r[k]); \
-    return m;                                                                     \
-  }                                                                               \
-  template <class T>                                                              \
+    return m;                                                                       \
+  }                                                                                 \
+  template <class T>                                                                \
   PF_HD MaskOf<T> operator op(Pack<T> a, T b) {                                     \
-    return a op Pack<T>(b);                                                       \
+    return a op Pack<T>(b);                                                         \
   }
 PF_COMPARE(<)
 PF_COMPARE(<=)

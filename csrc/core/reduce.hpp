@@ -11,8 +11,10 @@ constexpr int kReductionWidth = 32;
 
 template <class Real>
 PF_HD Real tree_sum(Real* partial) {
-  PF_UNROLL for (int stride = kReductionWidth / 2; stride > 0; stride /= 2) {
-    PF_UNROLL for (int i = 0; i < stride; ++i) partial[i] = partial[i] + partial[i + stride];
+  PF_UNROLL
+  for (int stride = kReductionWidth / 2; stride > 0; stride /= 2) {
+    PF_UNROLL
+    for (int i = 0; i < stride; ++i) partial[i] = partial[i] + partial[i + stride];
   }
   return partial[0];
 }
@@ -45,13 +47,16 @@ PF_HD void matvec(const typename Traits<Real>::Scalar* A, const Real* d, Real* y
     int64_t i = 0;
     for (; i + kRows <= n; i += kRows) {
       Real sum[kRows];
-      PF_UNROLL for (int r = 0; r < kRows; ++r) sum[r] = Real(T(0));
+      PF_UNROLL
+      for (int r = 0; r < kRows; ++r) sum[r] = Real(T(0));
       for (int64_t j = 0; j < n; ++j) {
-        PF_UNROLL for (int r = 0; r < kRows; ++r) {
+        PF_UNROLL
+        for (int r = 0; r < kRows; ++r) {
           sum[r] = fma(Real(A[(i + r) * n + j]), d[j], sum[r]);
         }
       }
-      PF_UNROLL for (int r = 0; r < kRows; ++r) y[i + r] = sum[r];
+      PF_UNROLL
+      for (int r = 0; r < kRows; ++r) y[i + r] = sum[r];
     }
     for (; i < n; ++i) {
       Real sum = Real(T(0));
@@ -64,10 +69,12 @@ PF_HD void matvec(const typename Traits<Real>::Scalar* A, const Real* d, Real* y
     const T* row = A + i * n;
     Real partial[kReductionWidth];
     for (int s = 0; s < kReductionWidth; s += kRows) {
-      PF_UNROLL for (int r = 0; r < kRows; ++r) partial[s + r] = Real(T(0));
+      PF_UNROLL
+      for (int r = 0; r < kRows; ++r) partial[s + r] = Real(T(0));
       int64_t j = s;
       for (; j + kRows <= n; j += kReductionWidth) {
-        PF_UNROLL for (int r = 0; r < kRows; ++r) {
+        PF_UNROLL
+        for (int r = 0; r < kRows; ++r) {
           partial[s + r] = fma(Real(row[j + r]), d[j + r], partial[s + r]);
         }
       }

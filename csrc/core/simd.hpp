@@ -24,7 +24,6 @@ constexpr int kVectorBytes = 16;
 #endif
 constexpr int kLanes = kVectorBytes / 4;  // chains per pack, whatever the precision
 
-
 typedef float FloatRegister __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleRegister __attribute__((vector_size(kVectorBytes)));
 typedef uint32_t Uint32Register __attribute__((vector_size(kVectorBytes)));
@@ -125,8 +124,7 @@ PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
 // Two exact 16-bit halves and one rounding: the nearest float, as AVX-512's conversion gives.
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32((__m256i)a, 16));
-  const __m256 low =
-      _mm256_cvtepi32_ps(_mm256_and_si256((__m256i)a, _mm256_set1_epi32(0xffff)));
+  const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256((__m256i)a, _mm256_set1_epi32(0xffff)));
   return (FloatRegister)_mm256_fmadd_ps(high, _mm256_set1_ps(65536.0f), low);
 }
 PF_HD void mul_hi_lo_register(Uint32Register a, uint32_t m, Uint32Register& hi,
@@ -181,8 +179,8 @@ PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister
         _mm_shuffle_epi32(_mm_srai_epi32(_mm_castpd_si128(inward), 31), _MM_SHUFFLE(3, 3, 1, 1));
     // +1 away from zero, -1 towards zero, only when inexact and even
     const __m128i away = _mm_or_si128(negative, one);
-    const __m128i active = _mm_and_si128(_mm_castpd_si128(inexact),
-                                         _mm_sub_epi64(_mm_setzero_si128(), even));
+    const __m128i active =
+        _mm_and_si128(_mm_castpd_si128(inexact), _mm_sub_epi64(_mm_setzero_si128(), even));
     const __m128i odd = _mm_add_epi64(bits, _mm_and_si128(away, active));
     half[h] = _mm_cvtpd_ps(_mm_castsi128_pd(odd));
   }
@@ -193,9 +191,7 @@ PF_HD DoubleRegister fma_register(DoubleRegister a, DoubleRegister b, DoubleRegi
   for (int l = 0; l < 2; ++l) r[l] = __builtin_fma(a[l], b[l], c[l]);
   return r;
 }
-PF_HD FloatRegister sqrt_register(FloatRegister a) {
-  return (FloatRegister)_mm_sqrt_ps((__m128)a);
-}
+PF_HD FloatRegister sqrt_register(FloatRegister a) { return (FloatRegister)_mm_sqrt_ps((__m128)a); }
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm_sqrt_pd((__m128d)a);
 }

@@ -58,8 +58,8 @@ struct GaussianDense {
     for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
     matvec(precision, work, score, dim);
     if (!wanted) return Real(T(0));
-    const Real quadratic = row_dot<Real>(
-        dim, [&](int64_t i) { return score[i]; }, [&](int64_t i) { return work[i]; });
+    const Real quadratic =
+        row_dot<Real>(dim, [&](int64_t i) { return score[i]; }, [&](int64_t i) { return work[i]; });
     return fma(quadratic, Real(T(-0.5)), Real(constant));
   }
 };
@@ -102,32 +102,37 @@ struct GaussianMixture {
                        Real& total) const {
     Real weight[kGroup];
     if constexpr (D::kKnown) {
-      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+      PF_UNROLL
+      for (int c = 0; c < kGroup; ++c) {
         weight[c] = log_component(first + c, x, work, dim);
       }
     } else {
       for (int c = 0; c < kGroup; ++c) weight[c] = log_component(first + c, x, work, dim);
     }
     Real top = peak;
-    PF_UNROLL for (int c = 0; c < kGroup; ++c) top = select(weight[c] > top, weight[c], top);
+    PF_UNROLL
+    for (int c = 0; c < kGroup; ++c) top = select(weight[c] > top, weight[c], top);
     if (first > 0) {
       const Real fade = exp(peak - top);
       total = total * fade;
       for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * fade;
     }
-    PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+    PF_UNROLL
+    for (int c = 0; c < kGroup; ++c) {
       weight[c] = exp(weight[c] - top);
       total = total + weight[c];
     }
     peak = top;
     if constexpr (kPrecision == Precision::kIsotropic) {
-      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+      PF_UNROLL
+      for (int c = 0; c < kGroup; ++c) {
         weight[c] = weight[c] * Real(precisions[first + c]);
       }
     }
     for (int64_t i = 0; i < dim; ++i) {
       Real sum = score[i];
-      PF_UNROLL for (int c = 0; c < kGroup; ++c) {
+      PF_UNROLL
+      for (int c = 0; c < kGroup; ++c) {
         const Real away = Real(means[(first + c) * dim + i]) - x[i];
         if constexpr (kPrecision == Precision::kIsotropic) {
           sum = fma(weight[c], away, sum);
@@ -152,8 +157,7 @@ struct GaussianMixture {
     } else if constexpr (kPrecision == Precision::kDiagonal) {
       const T* precision = precisions + k * dim;
       auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
-      quadratic = row_dot<Real>(
-          dim, [&](int64_t i) { return away(i) * Real(precision[i]); }, away);
+      quadratic = row_dot<Real>(dim, [&](int64_t i) { return away(i) * Real(precision[i]); }, away);
     } else {
       for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
       matvec(precisions + k * dim * dim, work, work + dim, dim);

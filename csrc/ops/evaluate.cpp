@@ -12,15 +12,16 @@ void evaluate_all(const EvaluateParams& p, const Target& target, Dim<kDim> d) {
   using Real = typename ChainTile<T>::Real;
   const int64_t dim = d;
   const double cost = 2.0 * static_cast<double>(p.n_chains) * static_cast<double>(dim);
-  for_each_chain<T>(
-      p.n_chains, dim * PointArrays<Real, kDim>::kScratchPerDim, p.n_threads, cost,
-      [&](const ChainTile<T>& tile) {
-        PointArrays<Real, kDim> point(tile.scratch, dim);
-        tile.load_rows(static_cast<const T*>(p.x), dim, point.x);
-        const Real value = evaluate_at(target, point, d, p.log_density != nullptr);
-        if (p.log_density != nullptr) tile.store(static_cast<T*>(p.log_density), value);
-        if (p.score != nullptr) tile.store_rows(static_cast<T*>(p.score), dim, point.score);
-      });
+  for_each_chain<T>(p.n_chains, dim * PointArrays<Real, kDim>::kScratchPerDim, p.n_threads, cost,
+                    [&](const ChainTile<T>& tile) {
+                      PointArrays<Real, kDim> point(tile.scratch, dim);
+                      tile.load_rows(static_cast<const T*>(p.x), dim, point.x);
+                      const Real value = evaluate_at(target, point, d, p.log_density != nullptr);
+                      if (p.log_density != nullptr)
+                        tile.store(static_cast<T*>(p.log_density), value);
+                      if (p.score != nullptr)
+                        tile.store_rows(static_cast<T*>(p.score), dim, point.score);
+                    });
 }
 
 }  // namespace
@@ -28,7 +29,8 @@ void evaluate_all(const EvaluateParams& p, const Target& target, Dim<kDim> d) {
 void evaluate(const EvaluateParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    with_target<T>(p.target, [&](const auto& target, auto dim) { evaluate_all<T>(p, target, dim); });
+    with_target<T>(p.target,
+                   [&](const auto& target, auto dim) { evaluate_all<T>(p, target, dim); });
   });
 }
 

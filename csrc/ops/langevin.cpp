@@ -26,8 +26,8 @@ struct LangevinStep {
   }
   template <class At, class Real>
   PF_HD void operator()(const Coefficients& c, const At& at, Real xi) const {
-    at.store(out, langevin_move(at.load(x), at.load(score), Real(c.step_size),
-                                Real(c.noise_scale), xi));
+    at.store(out,
+             langevin_move(at.load(x), at.load(score), Real(c.step_size), Real(c.noise_scale), xi));
   }
 };
 

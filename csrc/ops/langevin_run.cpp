@@ -15,7 +15,8 @@ void run(const LangevinRunParams& p, const Target& target, Dim<kDim> d) {
   const int64_t dim = d;
   const bool moments = p.moments.sum != nullptr;
   const int64_t wide = static_cast<int64_t>(sizeof(Wide) / sizeof(Real));
-  const int64_t scratch = dim * (PointArrays<Real, kDim>::kScratchPerDim + (moments ? 3 * wide : 0));
+  const int64_t scratch =
+      dim * (PointArrays<Real, kDim>::kScratchPerDim + (moments ? 3 * wide : 0));
   const double cost = 2.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.n_steps * dim);
 
   for_each_chain<T>(p.n_chains, scratch, p.n_threads, cost, [&](const ChainTile<T>& tile) {

@@ -12,20 +12,13 @@ namespace {
 template <class Real>
 Real value(MathFunction function, Real x) {
   switch (function) {
-    case MathFunction::kExp:
-      return exp(x);
-    case MathFunction::kLog:
-      return log(x);
-    case MathFunction::kLog1p:
-      return log1p(x);
-    case MathFunction::kTanh:
-      return tanh(x);
-    case MathFunction::kSinPi:
-      return sincospi(x).sin;
-    case MathFunction::kCosPi:
-      return sincospi(x).cos;
-    case MathFunction::kCount:
-      break;
+    case MathFunction::kExp: return exp(x);
+    case MathFunction::kLog: return log(x);
+    case MathFunction::kLog1p: return log1p(x);
+    case MathFunction::kTanh: return tanh(x);
+    case MathFunction::kSinPi: return sincospi(x).sin;
+    case MathFunction::kCosPi: return sincospi(x).cos;
+    case MathFunction::kCount: break;
   }
   return x;
 }

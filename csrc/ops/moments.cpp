@@ -53,10 +53,13 @@ void pool_all(const PoolParams& p) {
   for (int64_t i = 0; i < p.dim; ++i) {
     // Differences from the first chain's shift keep the digits of a law far from zero.
     const double origin = p.n_chains > 0 ? to_wide(shift[i]) : 0.0;
-    const double mean = grouped_sum(p.n_chains, [&](int64_t c) {
-                          const int64_t e = c * p.dim + i;
-                          return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
-                        }) / n;
+    const double mean =
+        grouped_sum(p.n_chains,
+                    [&](int64_t c) {
+                      const int64_t e = c * p.dim + i;
+                      return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
+                    }) /
+        n;
     const double square = grouped_sum(p.n_chains, [&](int64_t c) {
       const int64_t e = c * p.dim + i;
       const double off = mean - (to_wide(shift[e]) - origin);

@@ -4,19 +4,19 @@
 
 #include "ops/ops.hpp"
 
-#define PF_LEVEL_TABLE(level, level_name)                                                         \
-  namespace level {                                                                               \
-  void fill(const FillParams&);                                                                   \
-  void langevin(const LangevinParams&);                                                           \
-  void langevin_run(const LangevinRunParams&);                                                    \
-  void evaluate(const EvaluateParams&);                                                           \
-  void commit(const CommitParams&);                                                               \
-  void diffuse(const DiffuseParams&);                                                             \
-  void reverse(const ReverseParams&);                                                             \
-  void pool(const PoolParams&);                                                                   \
-  void math(const MathParams&);                                                                   \
-  static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate,            \
-                                commit,     diffuse, reverse,  pool,         math};               \
+#define PF_LEVEL_TABLE(level, level_name)                                              \
+  namespace level {                                                                    \
+  void fill(const FillParams&);                                                        \
+  void langevin(const LangevinParams&);                                                \
+  void langevin_run(const LangevinRunParams&);                                         \
+  void evaluate(const EvaluateParams&);                                                \
+  void commit(const CommitParams&);                                                    \
+  void diffuse(const DiffuseParams&);                                                  \
+  void reverse(const ReverseParams&);                                                  \
+  void pool(const PoolParams&);                                                        \
+  void math(const MathParams&);                                                        \
+  static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate, \
+                                commit,     diffuse, reverse,  pool,         math};    \
   }
 
 namespace pf {

@@ -19,26 +19,19 @@ static void with_dim(const Target& target, int64_t dim, const Body& body) {
 template <class T, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
   switch (p.kind) {
-    case TargetKind::kGaussianDiagonal:
-      return with_dim<T>(GaussianDiagonal<T>(p), p.dim, body);
-    case TargetKind::kGaussianDense:
-      return with_dim<T>(GaussianDense<T>(p), p.dim, body);
+    case TargetKind::kGaussianDiagonal: return with_dim<T>(GaussianDiagonal<T>(p), p.dim, body);
+    case TargetKind::kGaussianDense: return with_dim<T>(GaussianDense<T>(p), p.dim, body);
     case TargetKind::kMixtureIsotropic:
       return with_dim<T>(GaussianMixture<T, Precision::kIsotropic>(p), p.dim, body);
     case TargetKind::kMixtureDiagonal:
       return with_dim<T>(GaussianMixture<T, Precision::kDiagonal>(p), p.dim, body);
     case TargetKind::kMixtureDense:
       return with_dim<T>(GaussianMixture<T, Precision::kDense>(p), p.dim, body);
-    case TargetKind::kDoubleWell:
-      return with_dim<T>(DoubleWell<T>(p), p.dim, body);
-    case TargetKind::kBanana:
-      return with_dim<T>(Banana<T>(p), p.dim, body);
-    case TargetKind::kFunnel:
-      return with_dim<T>(Funnel<T>(p), p.dim, body);
-    case TargetKind::kRing:
-      return body(Ring<T>(p), Dim<2>{2});
-    case TargetKind::kCount:
-      break;
+    case TargetKind::kDoubleWell: return with_dim<T>(DoubleWell<T>(p), p.dim, body);
+    case TargetKind::kBanana: return with_dim<T>(Banana<T>(p), p.dim, body);
+    case TargetKind::kFunnel: return with_dim<T>(Funnel<T>(p), p.dim, body);
+    case TargetKind::kRing: return body(Ring<T>(p), Dim<2>{2});
+    case TargetKind::kCount: break;
   }
 }
 

@@ -52,8 +52,11 @@ def uniform(
     first, last = start // per_block, -(-(start + n) // per_block)
     w = words(rows, torch.arange(first, last), seed, purpose, chain_offset)
     if single:
-        u = torch.addcmul(w.new_tensor(2.0**-33, dtype=torch.float64), w.float().double(),
-                          w.new_tensor(2.0**-32, dtype=torch.float64)).float()
+        u = torch.addcmul(
+            w.new_tensor(2.0**-33, dtype=torch.float64),
+            w.float().double(),
+            w.new_tensor(2.0**-32, dtype=torch.float64),
+        ).float()
     else:
         u = (((w[..., 0::2] << 21) | (w[..., 1::2] >> 11)).double() + 0.5) * 2.0**-53
     return u.reshape(rows, -1)[:, start - first * per_block :][:, :n]
@@ -64,8 +67,15 @@ def normal(
 ) -> Tensor:
     """Return standard normals by Box-Muller over the pairs of uniforms."""
     first = start - start % 2
-    u = uniform(rows, n + (start % 2) + (start + n) % 2, seed=seed, purpose=purpose, start=first,
-                chain_offset=chain_offset, dtype=dtype).double()
+    u = uniform(
+        rows,
+        n + (start % 2) + (start + n) % 2,
+        seed=seed,
+        purpose=purpose,
+        start=first,
+        chain_offset=chain_offset,
+        dtype=dtype,
+    ).double()
     radius, angle = (-2 * u[:, 0::2].log()).sqrt(), 2 * math.pi * u[:, 1::2]
     z = torch.stack((radius * angle.cos(), radius * angle.sin()), -1)
     return z.reshape(rows, -1)[:, start - first :][:, :n].to(dtype)
@@ -73,8 +83,15 @@ def normal(
 
 def _noise(x: Tensor, purpose: int, seed: int, step: int, chain_offset: int) -> Tensor:
     dim = x[0].numel() if len(x) else 0
-    return normal(len(x), dim, seed=seed, purpose=purpose, start=step * dim,
-                  chain_offset=chain_offset, dtype=x.dtype).reshape(x.shape)
+    return normal(
+        len(x),
+        dim,
+        seed=seed,
+        purpose=purpose,
+        start=step * dim,
+        chain_offset=chain_offset,
+        dtype=x.dtype,
+    ).reshape(x.shape)
 
 
 def _column(value: Tensor | float, x: Tensor) -> Tensor:
@@ -83,8 +100,14 @@ def _column(value: Tensor | float, x: Tensor) -> Tensor:
 
 
 def langevin(
-    x: Tensor, score: Tensor, *, step_size: Tensor | float, beta: Tensor | float = 1.0, seed: int,
-    step: int, chain_offset: int = 0,
+    x: Tensor,
+    score: Tensor,
+    *,
+    step_size: Tensor | float,
+    beta: Tensor | float = 1.0,
+    seed: int,
+    step: int,
+    chain_offset: int = 0,
 ) -> Tensor:
     """Return x + h score + sqrt(2 h / beta) xi."""
     h, b = _column(step_size, x), _column(beta, x)
@@ -92,13 +115,27 @@ def langevin(
 
 
 def langevin_run(
-    x: Tensor, target: NativeTarget, *, step_size: Tensor | float, beta: Tensor | float = 1.0,
-    n_steps: int, seed: int, first_step: int = 0, chain_offset: int = 0,
+    x: Tensor,
+    target: NativeTarget,
+    *,
+    step_size: Tensor | float,
+    beta: Tensor | float = 1.0,
+    n_steps: int,
+    seed: int,
+    first_step: int = 0,
+    chain_offset: int = 0,
 ) -> Tensor:
     """Return the state after n_steps Langevin steps."""
     for step in range(first_step, first_step + n_steps):
-        moved = langevin(x, target.torch_score(x), step_size=step_size, beta=beta, seed=seed,
-                         step=step, chain_offset=chain_offset)
+        moved = langevin(
+            x,
+            target.torch_score(x),
+            step_size=step_size,
+            beta=beta,
+            seed=seed,
+            step=step,
+            chain_offset=chain_offset,
+        )
         finite = moved.flatten(1).isfinite().all(1)
         x = torch.where(_column(finite, x).bool(), moved, x)
     return x
@@ -113,10 +150,18 @@ def diffuse(
 
 
 def reverse_step(
-    x: Tensor, score: Tensor, *, growth: Tensor | float, drift_scale: Tensor | float,
-    noise_scale: Tensor | float, seed: int, step: int, chain_offset: int = 0,
+    x: Tensor,
+    score: Tensor,
+    *,
+    growth: Tensor | float,
+    drift_scale: Tensor | float,
+    noise_scale: Tensor | float,
+    seed: int,
+    step: int,
+    chain_offset: int = 0,
 ) -> Tensor:
     """Return growth x + drift_scale score + noise_scale xi."""
     noise = _noise(x, 7, seed, step, chain_offset)
-    return (_column(growth, x) * x + _column(drift_scale, x) * score
-            + _column(noise_scale, x) * noise)
+    return (
+        _column(growth, x) * x + _column(drift_scale, x) * score + _column(noise_scale, x) * noise
+    )

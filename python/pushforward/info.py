@@ -18,6 +18,7 @@ def build_info() -> dict[str, str]:
         >>> import pushforward as pf
         >>> pf.build_info()["CUDA backend"]
         'not built'
+
     """
     return {
         "pushforward": version("pushforward"),

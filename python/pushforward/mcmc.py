@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from pushforward import _ops
@@ -57,6 +56,7 @@ class Langevin:
         >>> import pushforward as pf
         >>> pf.Langevin(step_size=0.1)
         Langevin(step_size=0.1, beta=1.0)
+
     """
 
     step_size: Tensor | float
@@ -81,9 +81,15 @@ class Langevin:
     ) -> None:
         """Write the next state into ``out``."""
         _ops.langevin(
-            x, score, step_size=self.step_size, beta=self.beta, seed=seed, step=step,
-            chain_offset=chain_offset, out=out,
-        )  # fmt: skip
+            x,
+            score,
+            step_size=self.step_size,
+            beta=self.beta,
+            seed=seed,
+            step=step,
+            chain_offset=chain_offset,
+            out=out,
+        )
 
 
 def _check_positive(value: Any, name: str) -> None:

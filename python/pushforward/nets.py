@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,13 @@ __all__ = ["MLP", "UNet"]
 class _LevelEmbedding(nn.Module):
     """Sines and cosines of the noise level, then two layers."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(100.0), width // 2)))
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(0, math.log(100.0), width // 2))
+        )
         self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, level: Tensor) -> Tensor:
@@ -39,18 +44,21 @@ class MLP(nn.Module):
         >>> import pushforward as pf, torch
         >>> pf.nets.MLP(2)(torch.zeros(5, 2), torch.zeros(5)).shape
         torch.Size([5, 2])
+
     """
 
     def __init__(self, dim: int, *, width: int = 64, depth: int = 2) -> None:
         super().__init__()
         dim, width, depth = (
-            _ops.count(dim, "dim", 1), _ops.count(width, "width", 2), _ops.count(depth, "depth", 1)
-        )  # fmt: skip
+            _ops.count(dim, "dim", 1),
+            _ops.count(width, "width", 2),
+            _ops.count(depth, "depth", 1),
+        )
         width += width % 2
         self.level = _LevelEmbedding(width)
         sizes = [dim + width] + [width] * depth
         layers: list[nn.Module] = []
-        for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        for a, b in pairwise(sizes):
             layers += [nn.Linear(a, b), nn.SiLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
 
@@ -104,6 +112,7 @@ class UNet(nn.Module):
         >>> import pushforward as pf, torch
         >>> pf.nets.UNet(1, width=16)(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape
         torch.Size([2, 1, 8, 8])
+
     """
 
     def __init__(
@@ -130,9 +139,10 @@ class UNet(nn.Module):
                 self.up.append(_ResidualBlock(current + widths.pop(), width << scale, level_width))
                 current = width << scale
         self.head = nn.Sequential(
-            nn.GroupNorm(_groups(current), current), nn.SiLU(),
+            nn.GroupNorm(_groups(current), current),
+            nn.SiLU(),
             nn.Conv2d(current, channels, 3, padding=1),
-        )  # fmt: skip
+        )
         self.depth = depth
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
@@ -140,6 +150,7 @@ class UNet(nn.Module):
 
         Raises:
             ValueError: ``x`` has another number of channels, or sides that cannot be halved.
+
         """
         unit = 2 ** (self.n_scales - 1)
         if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % unit or x.shape[3] % unit:

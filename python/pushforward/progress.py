@@ -27,6 +27,7 @@ def progress_bar(show: bool | None, *, total: int, unit: str = "step") -> Any:
     Raises:
         TypeError: ``show`` is neither a bool nor None.
         ImportError: ``show`` is True and tqdm is not installed.
+
     """
     if show is not None and not isinstance(show, bool):
         raise TypeError(f"progress: expected True, False or None, got {type(show).__name__}")

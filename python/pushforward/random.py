@@ -62,6 +62,7 @@ def resolve_seed(seed: int | torch.Generator | None) -> int:
         >>> import pushforward as pf
         >>> pf.random.resolve_seed(7)
         7
+
     """
     if seed is None or isinstance(seed, torch.Generator):
         device = "cpu" if seed is None else seed.device
@@ -92,6 +93,7 @@ def fold_in(seed: int, i: int) -> int:
         >>> import pushforward as pf
         >>> pf.random.fold_in(0, 1) == pf.random.fold_in(0, 2)
         False
+
     """
     seed = resolve_seed(seed)
     if isinstance(i, bool) or not hasattr(i, "__index__"):
@@ -141,6 +143,7 @@ def normal(
         >>> z = pf.random.normal(4, 10, seed=1)
         >>> torch.equal(z[2:, 3:], pf.random.normal(2, 7, seed=1, start=3, chain_offset=2))
         True
+
     """
     seed = resolve_seed(seed)
     code = _purpose_code(purpose)
@@ -172,6 +175,7 @@ def uniform(
         >>> u = pf.random.uniform(1000, 3, seed=1)
         >>> bool((u > 0).all() and (u <= 1).all())
         True
+
     """
     seed = resolve_seed(seed)
     code = _purpose_code(purpose)

@@ -46,6 +46,7 @@ class Chains:
         next_step: index of the step that comes next: pass it as ``first_step`` to go on.
         n_steps: number of steps done after the burn-in.
         interrupted: whether Ctrl-C or the callback ended the run early.
+
     """
 
     x: Tensor
@@ -119,6 +120,7 @@ def sample(
         >>> chains = pf.sample(target, pf.Langevin(0.1), torch.zeros(100, 3), n_steps=50, seed=0)
         >>> chains.draws.shape
         torch.Size([50, 100, 3])
+
     """
     law = as_target(target)
     state = _start(x)
@@ -156,12 +158,15 @@ def _start(x: Any) -> Tensor:
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
     if x.device.type != "cpu":
-        raise ValueError(f"x: expected a tensor on the CPU (this build has no other), got {x.device}")
+        raise ValueError(
+            f"x: expected a tensor on the CPU (this build has no other), got {x.device}"
+        )
     finite = x.detach().flatten(1).isfinite().all(1) if x.ndim > 1 else x.detach().isfinite()
     if not finite.all():
         bad = (~finite).nonzero()[:, 0]
         raise ValueError(
-            f"x: expected a finite start, got inf or nan in {len(bad)} chains, first {bad[:5].tolist()}"
+            f"x: expected a finite start, got inf or nan in {len(bad)} chains, the first being "
+            f"{bad[:5].tolist()}"
         )
     return x.detach().clone(memory_format=torch.contiguous_format)
 
@@ -170,18 +175,24 @@ class _Run:
     """The state of a run and what it has recorded so far."""
 
     def __init__(
-        self, target: Target, kernel: Kernel, x: Tensor, seed: int, first_step: int,
-        chain_offset: int, thin: int,
-    ) -> None:  # fmt: skip
+        self,
+        target: Target,
+        kernel: Kernel,
+        x: Tensor,
+        seed: int,
+        first_step: int,
+        chain_offset: int,
+        thin: int,
+    ) -> None:
         self.target, self.kernel, self.x, self.seed = target, kernel, x, seed
         self.first_step = self.next_step = first_step
         self.chain_offset, self.thin = chain_offset, thin
-        self.native = isinstance(target, NativeTarget)
-        if isinstance(target, NativeTarget):
-            target._check(x.reshape(len(x), -1) if len(x) else x.new_zeros(0, x[:0].numel() or target.dim))
+        self.native = target if isinstance(target, NativeTarget) else None
+        if self.native is not None:
+            self.native.check_event(x.shape[1:])
         self.n_nonfinite = torch.zeros(len(x), dtype=torch.int64)
         self.left_out_before = torch.zeros_like(self.n_nonfinite)
-        self.proposed = x if self.native else torch.empty_like(x)
+        self.proposed = x if self.native is not None else torch.empty_like(x)
         self.recording = False
         self.steps_done = 0
         self.draws: Tensor | None = None
@@ -202,8 +213,8 @@ class _Run:
 
     def advance(self, n: int) -> None:
         """Take ``n`` steps; on an exception the steps done so far count."""
-        if self.native:
-            self._advance_native(n)
+        if self.native is not None:
+            self._advance_native(self.native, n)
         else:
             for _ in range(n):
                 self._advance_torch()
@@ -211,26 +222,38 @@ class _Run:
     def _kept(self) -> int:
         return self.steps_done // self.thin
 
-    def _advance_native(self, n: int) -> None:
+    def _advance_native(self, target: NativeTarget, n: int) -> None:
         draws = log_density = None
         if self.draws is not None and self.log_density is not None:
             kept = slice(self._kept(), (self.steps_done + n) // self.thin)
             draws, log_density = self.draws[kept], self.log_density[kept]
         self.kernel.run(
-            self.x, self.target, seed=self.seed, first_step=self.next_step, n_steps=n,
-            chain_offset=self.chain_offset, n_nonfinite=self.n_nonfinite,
-            steps_done=self.steps_done, thin=self.thin, draws=draws, log_density=log_density,
+            self.x,
+            target,
+            seed=self.seed,
+            first_step=self.next_step,
+            n_steps=n,
+            chain_offset=self.chain_offset,
+            n_nonfinite=self.n_nonfinite,
+            steps_done=self.steps_done,
+            thin=self.thin,
+            draws=draws,
+            log_density=log_density,
             moments=self.moments,
-        )  # fmt: skip
+        )
         self._count(n)
 
     def _advance_torch(self) -> None:
         value, score = evaluate(self.target, self.x)
         self._pay(value)
         self.kernel.propose(
-            self.x, score, self.proposed, seed=self.seed, step=self.next_step,
+            self.x,
+            score,
+            self.proposed,
+            seed=self.seed,
+            step=self.next_step,
             chain_offset=self.chain_offset,
-        )  # fmt: skip
+        )
         _ops.commit_(self.x, self.proposed, self.n_nonfinite, self.moments)
         self._count(1)
         if self.draws is not None and self.steps_done % self.thin == 0:

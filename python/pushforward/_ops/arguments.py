@@ -69,9 +69,10 @@ def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
     return torch.full((), value, dtype=x.dtype, device=x.device)
 
 
-def no_grad_in_place(x: Any, name: str) -> None:
-    if getattr(x, "requires_grad", False) and torch.is_grad_enabled():
-        raise ValueError(f"x: expected a tensor without gradient for {name}_, use {name} instead")
+def no_grad_in_place(name: str, *tensors: Any) -> None:
+    """Raise ValueError if a gradient is wanted through an op that works in place."""
+    if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in tensors):
+        raise ValueError(f"{name}_: expected tensors that do not require grad")
 
 
 def like(x: Any) -> Any:

@@ -51,6 +51,7 @@ def diffuse(
         >>> pf.ops.diffuse(torch.ones(2, 3), mean_scale=0.5, std=0.0, seed=0)
         tensor([[0.5000, 0.5000, 0.5000],
                 [0.5000, 0.5000, 0.5000]])
+
     """
     if is_plain(x):
         out = like(x)
@@ -134,6 +135,7 @@ def reverse_step(
         >>> x = torch.ones(1, 2)
         >>> pf.ops.reverse_step(x, x, growth=1, drift_scale=2, noise_scale=0, seed=0, step=0)
         tensor([[3., 3.]])
+
     """
     if is_plain(x, score):
         out = like(x)
@@ -142,9 +144,15 @@ def reverse_step(
         )
         return out
     return torch.ops.pushforward.reverse_step(
-        x, score, coefficient(growth, x, "growth"), coefficient(drift_scale, x, "drift_scale"),
-        coefficient(noise_scale, x, "noise_scale"), seed, step, chain_offset,
-    )  # fmt: skip
+        x,
+        score,
+        coefficient(growth, x, "growth"),
+        coefficient(drift_scale, x, "drift_scale"),
+        coefficient(noise_scale, x, "noise_scale"),
+        seed,
+        step,
+        chain_offset,
+    )
 
 
 def reverse_step_(
@@ -165,17 +173,24 @@ def reverse_step_(
         >>> x = torch.ones(1, 2)
         >>> pf.ops.reverse_step_(x, x, growth=1, drift_scale=2, noise_scale=0, seed=0, step=0) is x
         True
+
     """
     if is_plain(x, score):
         _native.reverse(
             x, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
         )
         return x
-    no_grad_in_place(x, "reverse_step")
+    no_grad_in_place("reverse_step", x, score)
     torch.ops.pushforward.reverse_step_(
-        x, score, coefficient(growth, x, "growth"), coefficient(drift_scale, x, "drift_scale"),
-        coefficient(noise_scale, x, "noise_scale"), seed, step, chain_offset,
-    )  # fmt: skip
+        x,
+        score,
+        coefficient(growth, x, "growth"),
+        coefficient(drift_scale, x, "drift_scale"),
+        coefficient(noise_scale, x, "noise_scale"),
+        seed,
+        step,
+        chain_offset,
+    )
     return x
 
 
@@ -189,8 +204,14 @@ library.define(f"reverse_step_(Tensor(a!) x, Tensor score, {_ARGS}) -> ()")
 
 @torch.library.impl(library, "reverse_step", "CPU")
 def _reverse_cpu(
-    x: Tensor, score: Tensor, growth: Tensor, drift_scale: Tensor, noise_scale: Tensor, seed: int,
-    step: int, chain_offset: int,
+    x: Tensor,
+    score: Tensor,
+    growth: Tensor,
+    drift_scale: Tensor,
+    noise_scale: Tensor,
+    seed: int,
+    step: int,
+    chain_offset: int,
 ) -> Tensor:
     out = like(x)
     _native.reverse(
@@ -201,8 +222,14 @@ def _reverse_cpu(
 
 @torch.library.impl(library, "reverse_step_", "CPU")
 def _reverse_cpu_(
-    x: Tensor, score: Tensor, growth: Tensor, drift_scale: Tensor, noise_scale: Tensor, seed: int,
-    step: int, chain_offset: int,
+    x: Tensor,
+    score: Tensor,
+    growth: Tensor,
+    drift_scale: Tensor,
+    noise_scale: Tensor,
+    seed: int,
+    step: int,
+    chain_offset: int,
 ) -> None:
     _native.reverse(
         x, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()

@@ -40,6 +40,7 @@ def log_density(x: Tensor, target: NativeTarget) -> Tensor:
         >>> target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
         >>> round(float(pf.ops.log_density(torch.zeros(1, 2), target)), 4)
         -1.8379
+
     """
     return log_density_and_score(x, target)[0]
 
@@ -52,6 +53,7 @@ def score(x: Tensor, target: NativeTarget) -> Tensor:
         >>> target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
         >>> pf.ops.score(torch.ones(1, 2), target)
         tensor([[-1., -1.]])
+
     """
     return log_density_and_score(x, target)[1]
 
@@ -69,6 +71,7 @@ def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tens
     Raises:
         TypeError: a dtype or a type is wrong.
         ValueError: the shape is not the target's.
+
     """
     must_be_native(target)
     if is_plain(x):
@@ -89,7 +92,11 @@ library.define(f"evaluate(Tensor x, {TARGET}) -> (Tensor, Tensor)")
 
 @torch.library.impl(library, "evaluate", "CPU")
 def _evaluate_cpu(
-    x: Tensor, parameters: list[Tensor], kind: int, dim: int, n_components: int,
+    x: Tensor,
+    parameters: list[Tensor],
+    kind: int,
+    dim: int,
+    n_components: int,
     scalars: list[float],
 ) -> tuple[Tensor, Tensor]:
     return _evaluate(x, _native.Target(kind, dim, n_components, parameters, *scalars))

@@ -61,6 +61,7 @@ def langevin(
         >>> x1 = pf.ops.langevin(x, -x, step_size=0.1, seed=0, step=0)
         >>> x1.shape
         torch.Size([3, 2])
+
     """
     if is_plain(x, score):
         if out is None:
@@ -90,11 +91,12 @@ def langevin_(
         >>> x = torch.zeros(3, 2)
         >>> pf.ops.langevin_(x, -x, step_size=0.1, seed=0, step=0) is x
         True
+
     """
     if is_plain(x, score):
         _native.langevin(x, x, score, step_size, beta, seed, step, chain_offset, threads())
         return x
-    no_grad_in_place(x, "langevin")
+    no_grad_in_place("langevin", x, score)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     torch.ops.pushforward.langevin_(x, score, h, b, seed, step, chain_offset)
     return x
@@ -107,7 +109,12 @@ library.define(f"langevin_(Tensor(a!) x, Tensor score, {_ARGS}) -> ()")
 
 @torch.library.impl(library, "langevin", "CPU")
 def _langevin_cpu(
-    x: Tensor, score: Tensor, step_size: Tensor, beta: Tensor, seed: int, step: int,
+    x: Tensor,
+    score: Tensor,
+    step_size: Tensor,
+    beta: Tensor,
+    seed: int,
+    step: int,
     chain_offset: int,
 ) -> Tensor:
     out = like(x)
@@ -117,7 +124,12 @@ def _langevin_cpu(
 
 @torch.library.impl(library, "langevin_", "CPU")
 def _langevin_cpu_(
-    x: Tensor, score: Tensor, step_size: Tensor, beta: Tensor, seed: int, step: int,
+    x: Tensor,
+    score: Tensor,
+    step_size: Tensor,
+    beta: Tensor,
+    seed: int,
+    step: int,
     chain_offset: int,
 ) -> None:
     _native.langevin(x, x, score, step_size, beta, seed, step, chain_offset, threads())
@@ -140,5 +152,3 @@ def _langevin_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd(
     "pushforward::langevin", _langevin_backward, setup_context=_langevin_setup, lib=library
 )
-
-

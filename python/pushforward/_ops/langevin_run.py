@@ -43,9 +43,22 @@ def langevin_chunk(
     """Run ``n_steps`` on a native target in place; the driver's form of :func:`langevin_run_`."""
     handle = target.native(x.dtype)
     _native.langevin_run(
-        x, handle, step_size, beta, seed, first_step, n_steps, chain_offset, steps_done, thin,
-        draws, log_density, n_nonfinite, moments, threads(),
-    )  # fmt: skip
+        x,
+        handle,
+        step_size,
+        beta,
+        seed,
+        first_step,
+        n_steps,
+        chain_offset,
+        steps_done,
+        thin,
+        draws,
+        log_density,
+        n_nonfinite,
+        moments,
+        threads(),
+    )
 
 
 def langevin_run_(
@@ -91,23 +104,42 @@ def langevin_run_(
         >>> x = pf.ops.langevin_run_(x, target, step_size=0.1, n_steps=100, seed=0)
         >>> bool((x.var(0) - 1 / (1 - 0.05)).abs().max() < 0.2)
         True
+
     """
     must_be_native(target)
     if n_nonfinite is None:
         n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64)
     if is_plain(x):
         langevin_chunk(
-            x, target, step_size=step_size, beta=beta, seed=seed, first_step=first_step,
-            n_steps=n_steps, chain_offset=chain_offset, n_nonfinite=n_nonfinite,
-        )  # fmt: skip
+            x,
+            target,
+            step_size=step_size,
+            beta=beta,
+            seed=seed,
+            first_step=first_step,
+            n_steps=n_steps,
+            chain_offset=chain_offset,
+            n_nonfinite=n_nonfinite,
+        )
         return x
-    no_grad_in_place(x, "langevin_run")
+    no_grad_in_place("langevin_run", x)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)
     torch.ops.pushforward.langevin_run_(
-        x, tensors, kind, dim, k, scalars, h, b, seed, first_step, n_steps, chain_offset,
+        x,
+        tensors,
+        kind,
+        dim,
+        k,
+        scalars,
+        h,
+        b,
+        seed,
+        first_step,
+        n_steps,
+        chain_offset,
         n_nonfinite,
-    )  # fmt: skip
+    )
     return x
 
 
@@ -119,12 +151,35 @@ library.define(
 
 @torch.library.impl(library, "langevin_run_", "CPU")
 def _langevin_run_cpu(
-    x: Tensor, parameters: list[Tensor], kind: int, dim: int, n_components: int,
-    scalars: list[float], step_size: Tensor, beta: Tensor, seed: int, first_step: int,
-    n_steps: int, chain_offset: int, n_nonfinite: Tensor,
+    x: Tensor,
+    parameters: list[Tensor],
+    kind: int,
+    dim: int,
+    n_components: int,
+    scalars: list[float],
+    step_size: Tensor,
+    beta: Tensor,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    n_nonfinite: Tensor,
 ) -> None:
     target = _native.Target(kind, dim, n_components, parameters, *scalars)
     _native.langevin_run(
-        x, target, step_size, beta, seed, first_step, n_steps, chain_offset, 0, 1, None, None,
-        n_nonfinite, None, threads(),
-    )  # fmt: skip
+        x,
+        target,
+        step_size,
+        beta,
+        seed,
+        first_step,
+        n_steps,
+        chain_offset,
+        0,
+        1,
+        None,
+        None,
+        n_nonfinite,
+        None,
+        threads(),
+    )

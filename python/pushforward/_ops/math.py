@@ -11,7 +11,6 @@ from pushforward._ops.arguments import (
     threads,
 )
 
-
 MATH_FUNCTIONS = ("exp", "log", "log1p", "tanh", "sinpi", "cospi")
 
 

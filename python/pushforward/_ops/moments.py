@@ -9,10 +9,8 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
-    empty,
     is_plain,
     library,
-    like,
     no_grad_in_place,
     threads,
 )
@@ -39,11 +37,12 @@ def commit_(
         >>> pf.ops.commit_(x, torch.tensor([[1.0], [float("nan")]]), bad), bad
         (tensor([[1.],
                 [0.]]), tensor([0, 1]))
+
     """
     if is_plain(x, proposed):
         _native.commit(x, proposed, n_nonfinite, moments, threads())
         return x
-    no_grad_in_place(x, "commit")
+    no_grad_in_place("commit", x)
     shift, total, squares = moments if moments is not None else (None, None, None)
     torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
     return x
@@ -57,7 +56,11 @@ library.define(
 
 @torch.library.impl(library, "commit_", "CPU")
 def _commit_cpu(
-    x: Tensor, proposed: Tensor, n_nonfinite: Tensor, shift: Tensor | None, total: Tensor | None,
+    x: Tensor,
+    proposed: Tensor,
+    n_nonfinite: Tensor,
+    shift: Tensor | None,
+    total: Tensor | None,
     squares: Tensor | None,
 ) -> None:
     moments = None

@@ -22,7 +22,7 @@ def fill_(
     if is_plain(out):
         _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())
     else:
-        no_grad_in_place(out, "fill")
+        no_grad_in_place("fill", out)
         torch.ops.pushforward.fill_(out, uniform, seed, purpose, chain_offset, start)
     return out
 

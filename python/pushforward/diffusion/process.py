@@ -40,6 +40,7 @@ class OrnsteinUhlenbeck:
         >>> process = pf.diffusion.OrnsteinUhlenbeck()
         >>> round(process.mean_scale(1.0) ** 2 + process.std(1.0) ** 2, 12)
         1.0
+
     """
 
     kappa: float = 1.0
@@ -96,6 +97,7 @@ class OrnsteinUhlenbeck:
             >>> t = process.time_at(torch.tensor(0.5))
             >>> round(float(process.std(t) / process.mean_scale(t)), 6)
             0.5
+
         """
         square = (noise_level / self.diffusion) ** 2
         if self.kappa == 0:
@@ -133,18 +135,19 @@ class OrnsteinUhlenbeck:
             >>> again = process.mean_scale(0.5) * x0 + process.std(0.5) * process.noise(x0, seed=0)
             >>> torch.allclose(x, again)
             True
+
         """
         seed = random.resolve_seed(seed)
         mean_scale, std = self.coefficients(x0, t)
-        return _ops.diffuse(x0, mean_scale=mean_scale, std=std, seed=seed, chain_offset=chain_offset)
+        return _ops.diffuse(
+            x0, mean_scale=mean_scale, std=std, seed=seed, chain_offset=chain_offset
+        )
 
     def coefficients(self, x0: Tensor, t: Time) -> tuple[Time, Time]:
         """Return mean_scale and std at ``t`` as :func:`pushforward.ops.diffuse` takes them."""
         if isinstance(t, Tensor):
             if isinstance(x0, Tensor) and t.shape not in (torch.Size(()), x0.shape[:1]):
-                raise ValueError(
-                    f"t: expected shape () or ({len(x0)},), got {tuple(t.shape)}"
-                )
+                raise ValueError(f"t: expected shape () or ({len(x0)},), got {tuple(t.shape)}")
             if not torch.compiler.is_compiling() and not bool((t >= 0).all()):
                 raise ValueError("t: expected times >= 0, got a negative or nan one")
             exact = t.detach().double()
@@ -162,14 +165,19 @@ class OrnsteinUhlenbeck:
 
         Returns:
             A tensor like ``like``.
+
         """
         if not isinstance(like, Tensor) or like.ndim == 0:
             raise TypeError("like: expected a tensor of shape (n_chains, *event)")
         dim = like[:1].numel() if len(like) else 0
         flat = random.normal(
-            len(like), dim, seed=seed, purpose="forward", chain_offset=chain_offset,
+            len(like),
+            dim,
+            seed=seed,
+            purpose="forward",
+            chain_offset=chain_offset,
             dtype=like.dtype,
-        )  # fmt: skip
+        )
         return flat.reshape(like.shape)
 
 

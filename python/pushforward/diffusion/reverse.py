@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 def reverse(
     score: Score,
     process: OrnsteinUhlenbeck,
-    x_T: Tensor,  # noqa: N803
+    x_T: Tensor,
     *,
     times: Sequence[float] | Tensor,
     alpha: float = 1.0,
@@ -66,6 +67,7 @@ def reverse(
         >>> y = pf.diffusion.reverse(score, process, x, times=times, seed=0)
         >>> bool((y.mean() - 3).abs() < 0.1)
         True
+
     """
     grid = _grid(times)
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
@@ -79,15 +81,20 @@ def reverse(
     seed = random.resolve_seed(seed)
     x = x_T.detach().clone(memory_format=torch.contiguous_format)
     kappa, sigma = process.kappa, process.diffusion
-    for step, (t, after) in enumerate(zip(grid[:-1], grid[1:], strict=True)):
+    for step, (t, after) in enumerate(pairwise(grid)):
         ds = t - after
         gradient = score(x, torch.full((), t, dtype=x.dtype, device=x.device))
         _check_score(gradient, x)
         _ops.reverse_step_(
-            x, gradient.detach(), growth=1 + kappa * ds,
-            drift_scale=(1 + alpha) * 0.5 * sigma**2 * ds, noise_scale=sigma * math.sqrt(alpha * ds),
-            seed=seed, step=step, chain_offset=chain_offset,
-        )  # fmt: skip
+            x,
+            gradient.detach(),
+            growth=1 + kappa * ds,
+            drift_scale=(1 + alpha) * 0.5 * sigma**2 * ds,
+            noise_scale=sigma * math.sqrt(alpha * ds),
+            seed=seed,
+            step=step,
+            chain_offset=chain_offset,
+        )
     return x
 
 
@@ -110,7 +117,7 @@ def _grid(times: Any) -> list[float]:
         raise TypeError("times: expected a sequence of numbers or a 1-d tensor") from error
     if len(grid) < 2 or not all(math.isfinite(t) for t in grid):
         raise ValueError(f"times: expected at least two finite times, got {grid}")
-    if any(a <= b for a, b in zip(grid[:-1], grid[1:], strict=True)) or grid[-1] < 0:
+    if any(a <= b for a, b in pairwise(grid)) or grid[-1] < 0:
         raise ValueError(
             "times: expected strictly decreasing times that end at 0 or above, got "
             f"{grid[:3]} ... {grid[-1]}"

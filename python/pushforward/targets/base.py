@@ -62,6 +62,7 @@ class NativeTarget(ABC):
 
         Raises:
             ValueError: ``x`` has another shape.
+
         """
         self._check(x)
         if _is_native(x):
@@ -105,6 +106,7 @@ class NativeTarget(ABC):
 
         Returns:
             Shape ``(n, dim)``.
+
         """
         n = _ops.count(n, "n")
         draws = self._draw(n, random.resolve_seed(seed), _ops.count(chain_offset, "chain_offset"))
@@ -150,6 +152,14 @@ class NativeTarget(ABC):
         """Leave the handles out of copies."""
         return {k: v for k, v in self.__dict__.items() if k != "_handles"}
 
+    def check_event(self, event: torch.Size) -> None:
+        """Raise ValueError unless states of shape ``(n_chains, *event)`` have ``dim`` numbers."""
+        if event.numel() != self.dim:
+            raise ValueError(
+                f"x: expected shape (n_chains, {self.dim}) for this target, got event shape "
+                f"{tuple(event)}"
+            )
+
     def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
@@ -161,11 +171,7 @@ class NativeTarget(ABC):
 
 
 def _is_native(x: Tensor) -> bool:
-    return (
-        _ops.is_plain(x)
-        and x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.float64)
-    )
+    return _ops.is_plain(x) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
 
 
 def vector(value: Any, name: str) -> Tensor:
@@ -231,6 +237,11 @@ def normals(n: int, dim: int, seed: int, chain_offset: int) -> Tensor:
 def choices(n: int, m: int, seed: int, chain_offset: int, start: int = 0) -> Tensor:
     """Return the float64 uniforms that choose components and accept proposals."""
     return random.uniform(
-        n, m, seed=seed, purpose="choice", start=start, chain_offset=chain_offset,
+        n,
+        m,
+        seed=seed,
+        purpose="choice",
+        start=start,
+        chain_offset=chain_offset,
         dtype=torch.float64,
-    )  # fmt: skip
+    )

@@ -38,9 +38,11 @@ class Gaussian(NativeTarget):
 
     Example:
         >>> import pushforward as pf, torch
-        >>> law = pf.targets.Gaussian(torch.zeros(2), covariance=torch.tensor([[2.0, 1.0], [1.0, 1.0]]))
+        >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+        >>> law = pf.targets.Gaussian(torch.zeros(2), covariance=covariance)
         >>> law.sample(5, seed=0).shape
         torch.Size([5, 2])
+
     """
 
     def __init__(

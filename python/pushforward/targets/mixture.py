@@ -12,8 +12,8 @@ from torch import Tensor
 from pushforward.targets.base import (
     Kind,
     NativeTarget,
-    cholesky,
     choices,
+    cholesky,
     finite,
     lower_product,
     normals,
@@ -41,6 +41,7 @@ class GaussianMixture(NativeTarget):
         >>> law = pf.targets.GaussianMixture(torch.tensor([[-2.0], [2.0]]), scales=torch.ones(2))
         >>> law.covariance
         tensor([[5.]], dtype=torch.float64)
+
     """
 
     def __init__(

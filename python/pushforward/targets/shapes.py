@@ -33,6 +33,7 @@ class Banana(NativeTarget):
         >>> import pushforward as pf
         >>> pf.targets.Banana(2, scale=2.0, curvature=0.5).covariance.diagonal()
         tensor([4., 9.], dtype=torch.float64)
+
     """
 
     kind = Kind.BANANA
@@ -88,6 +89,7 @@ class Funnel(NativeTarget):
         >>> import pushforward as pf
         >>> pf.targets.Funnel(10).sample(3, seed=0).shape
         torch.Size([3, 10])
+
     """
 
     kind = Kind.FUNNEL
@@ -146,6 +148,7 @@ class Ring(NativeTarget):
         >>> ring = pf.targets.Ring(radius=3.0, scale=0.1)
         >>> round(float(ring.sample(1000, seed=0).norm(dim=1).mean()), 1)
         3.0
+
     """
 
     kind = Kind.RING
@@ -167,8 +170,15 @@ class Ring(NativeTarget):
         missing = torch.ones(n, dtype=torch.bool)
         attempt = 0
         while missing.any():
-            z = random.normal(n, 1, seed=seed, purpose="target", start=attempt,
-                              chain_offset=chain_offset, dtype=torch.float64)[:, 0]
+            z = random.normal(
+                n,
+                1,
+                seed=seed,
+                purpose="target",
+                start=attempt,
+                chain_offset=chain_offset,
+                dtype=torch.float64,
+            )[:, 0]
             u = choices(n, 1, seed, chain_offset, start=1 + attempt)[:, 0]
             candidate = top + self.scale * z
             ratio = candidate / top

@@ -16,7 +16,7 @@ class Target(Protocol):
     """What a sampler needs of a law: its log-density up to a constant."""
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Return ``log pi(x)``, shape ``(n_chains,)``, for ``x`` of shape ``(n_chains, *event)``."""
+        """Return ``log pi(x)`` ``(n_chains,)`` for ``x`` ``(n_chains, *event)``."""
         ...
 
 
@@ -35,6 +35,7 @@ class Energy:
         >>> law = pf.Energy(lambda x: 0.5 * (x**2).sum(1))
         >>> law.log_density(torch.ones(1, 2))
         tensor([-1.])
+
     """
 
     fn: Callable[[Tensor], Tensor]
@@ -72,6 +73,7 @@ def as_target(target: Any) -> Target:
         >>> law = pf.targets.as_target(torch.distributions.Normal(0.0, 1.0))
         >>> law.log_density(torch.zeros(2)).shape
         torch.Size([2])
+
     """
     if isinstance(target, torch.distributions.Distribution):
         return _LogDensity(target.log_prob)
@@ -91,6 +93,7 @@ def evaluate(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: the target raised, returned no tensor, the wrong shape, or something that
             does not depend on ``x`` differentiably.
+
     """
     at = x.detach().requires_grad_()
     with torch.enable_grad():

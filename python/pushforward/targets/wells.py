@@ -34,6 +34,7 @@ class DoubleWell(NativeTarget):
         >>> law = pf.targets.DoubleWell(1, mu=-1.0, b=1.0)
         >>> abs(law.mean.item()) < 1e-12, round(law.covariance.item(), 4)
         (True, 1.0418)
+
     """
 
     kind = Kind.DOUBLE_WELL
@@ -68,8 +69,15 @@ class DoubleWell(NativeTarget):
         missing = torch.ones(n, self.dim, dtype=torch.bool)
         attempt = 0
         while missing.any():
-            z = random.normal(n, self.dim, seed=seed, purpose="target", start=attempt * self.dim,
-                              chain_offset=chain_offset, dtype=torch.float64)  # fmt: skip
+            z = random.normal(
+                n,
+                self.dim,
+                seed=seed,
+                purpose="target",
+                start=attempt * self.dim,
+                chain_offset=chain_offset,
+                dtype=torch.float64,
+            )
             u = choices(n, 2 * self.dim, seed, chain_offset, start=2 * attempt * self.dim)
             candidate = center + std * z
             accepted = missing & (u[:, : self.dim].log() <= log_accept(candidate))
