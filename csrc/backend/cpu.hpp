@@ -186,14 +186,11 @@ struct PairCounter {
   static PF_HD Pack<uint32_t> lane_order() {
     uint32_t order[kLanes];
     constexpr int kQuads = kVectorBytes / 16;
+    constexpr int kPerQuad = 16 / sizeof(T);
     for (int l = 0; l < kLanes; ++l) {
-      if (sizeof(T) == 4) {
-        order[l] = static_cast<uint32_t>(kQuads * (l % 4) + l / 4);
-      } else {
-        constexpr int kPerRegister = kVectorBytes / 8;
-        const int inside = l % kPerRegister;
-        order[l] = static_cast<uint32_t>(l - inside + (inside % 2) * kQuads + inside / 2);
-      }
+      const int inside = l % Pack<T>::kLanesPerRegister;
+      order[l] =
+          static_cast<uint32_t>(l - inside + (inside % kPerQuad) * kQuads + inside / kPerQuad);
     }
     return Pack<uint32_t>::load(order);
   }
@@ -229,15 +226,20 @@ struct PairCounter {
 };
 
 PF_HD void store_in_order(float* out, const Pack<float>* z) {
-  FloatRegister r[4];
-  transpose4_register(z[0].r[0], z[1].r[0], z[2].r[0], z[3].r[0], r);
-  memcpy(out, r, sizeof(r));
+  PF_UNROLL
+  for (int k = 0; k < Pack<float>::kRegisters; ++k) {
+    FloatRegister r[4];
+    transpose4_register(z[0].r[k], z[1].r[k], z[2].r[k], z[3].r[k], r);
+    memcpy(out + k * 4 * Pack<float>::kLanesPerRegister, r, sizeof(r));
+  }
 }
 PF_HD void store_in_order(double* out, const Pack<double>* z) {
-  DoubleRegister r[4];
-  interleave2_register(z[0].r[0], z[1].r[0], r);
-  interleave2_register(z[0].r[1], z[1].r[1], r + 2);
-  memcpy(out, r, sizeof(r));
+  PF_UNROLL
+  for (int k = 0; k < Pack<double>::kRegisters; ++k) {
+    DoubleRegister r[2];
+    interleave2_register(z[0].r[k], z[1].r[k], r);
+    memcpy(out + k * 2 * Pack<double>::kLanesPerRegister, r, sizeof(r));
+  }
 }
 
 // Numbers of `Law` for pairs [begin, end) of the grid, block after block, into `out`, which has

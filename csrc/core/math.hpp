@@ -31,7 +31,7 @@ struct Format<float> {
       0x1.8p23f;  // adding it rounds to an integer, kept in the low bits
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
-  static constexpr float kExpMin = -104.0f, kExpMax = 89.0f;
+  static constexpr float kExpMin = -104.0f, kExpMax = 89.0f, kWeightMin = -87.0f;
   static constexpr float kSmallestNormal = 0x1p-126f, kLargest = 0x1.fffffep127f;
   static constexpr float kSubnormalScale = 0x1p25f, kSubnormalShift = 25.0f;
   static constexpr float kPiHigh = 0x1.921fb6p+1f, kPiLow = -0x1.777a5cp-24f;
@@ -45,7 +45,7 @@ struct Format<double> {
   static constexpr double kRound = 0x1.8p52;
   static constexpr double kLog2e = 0x1.71547652b82fep+0;
   static constexpr double kLn2High = 0x1.62e42fefa0000p-1, kLn2Low = 0x1.cf79abc9e3b39p-40;
-  static constexpr double kExpMin = -746.0, kExpMax = 710.0;
+  static constexpr double kExpMin = -746.0, kExpMax = 710.0, kWeightMin = -708.0;
   static constexpr double kSmallestNormal = 0x1p-1022, kLargest = 0x1.fffffffffffffp1023;
   static constexpr double kSubnormalScale = 0x1p54, kSubnormalShift = 54.0;
   static constexpr double kPiHigh = 0x1.921fb54442d18p+1, kPiLow = 0x1.1a62633145c07p-53;
@@ -104,6 +104,22 @@ PF_HD Real exp(Real x) {
   const Bits second = biased - first;
   return value * bit_cast<Real>(first << F::kMantissaBits) *
          bit_cast<Real>(second << F::kMantissaBits);
+}
+
+// e^x for x <= 0 as a weight beside weights near 1: below the smallest normal number it stays
+// there, which spares a step of the scaling.
+template <class Real>
+PF_HD Real exp_weight(Real x) {
+  using T = typename Traits<Real>::Scalar;
+  using F = Format<T>;
+  using Bits = typename Traits<Real>::Bits;
+  const Real clamped = select(x < Real(F::kWeightMin), Real(F::kWeightMin), x);
+  const Real shifted = fma(clamped, Real(F::kLog2e), Real(F::kRound));
+  const Real n = shifted - Real(F::kRound);
+  const Real r = fma(n, Real(-F::kLn2Low), fma(n, Real(-F::kLn2High), clamped));
+  const Real value = fma(r * r, exp_tail(r, T(0)), r) + Real(T(1));
+  const Bits biased = bit_cast<Bits>(shifted) - (bit_cast<typename F::Bits>(F::kRound) - F::kBias);
+  return value * bit_cast<Real>(biased << F::kMantissaBits);
 }
 
 // An integer-valued exponent as a Real: the bits of kRound plus k are kRound + k.

@@ -206,11 +206,15 @@ PF_HD bool any(Mask<kBytes> m) {
 
 PF_HD Pack<float> to_float(Pack<uint32_t> a) {
   Pack<float> f;
-  f.r[0] = to_float_register(a.r[0]);
+  PF_UNROLL
+  for (int k = 0; k < Pack<float>::kRegisters; ++k) f.r[k] = to_float_register(a.r[k]);
   return f;
 }
 PF_HD void mul_hi_lo(Pack<uint32_t> a, uint32_t m, Pack<uint32_t>& hi, Pack<uint32_t>& lo) {
-  mul_hi_lo_register(a.r[0], m, hi.r[0], lo.r[0]);
+  PF_UNROLL
+  for (int k = 0; k < Pack<uint32_t>::kRegisters; ++k) {
+    mul_hi_lo_register(a.r[k], m, hi.r[k], lo.r[k]);
+  }
 }
 PF_HD Pack<uint64_t> widen(Pack<uint32_t> a) {
   uint32_t lanes[kLanes];

@@ -19,6 +19,19 @@ PF_HD Real tree_sum(Real* partial) {
   return partial[0];
 }
 
+// A few values combined pairwise, neighbours first.
+template <int kCount, class Real, class Combine>
+PF_HD Real pairwise(const Real* values, const Combine& combine) {
+  if constexpr (kCount == 1) {
+    return values[0];
+  } else {
+    Real half[kCount / 2];
+    PF_UNROLL
+    for (int i = 0; i < kCount / 2; ++i) half[i] = combine(values[2 * i], values[2 * i + 1]);
+    return pairwise<kCount / 2>(half, combine);
+  }
+}
+
 // sum over i < n of a(i) b(i)
 template <class Real, class A, class B>
 PF_HD Real row_dot(int64_t n, A a, B b) {

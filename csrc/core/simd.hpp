@@ -22,7 +22,9 @@ constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
-constexpr int kLanes = kVectorBytes / 4;  // chains per pack, whatever the precision
+// Chains per pack, whatever the precision: two registers of float, because the operations of one
+// step depend on each other and two independent streams of them fill the pipeline.
+constexpr int kLanes = 2 * kVectorBytes / 4;
 
 typedef float FloatRegister __attribute__((vector_size(kVectorBytes)));
 typedef double DoubleRegister __attribute__((vector_size(kVectorBytes)));

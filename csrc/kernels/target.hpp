@@ -84,7 +84,8 @@ struct GaussianMixture {
   template <class Real, class D>
   PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
     for (int64_t i = 0; i < dim; ++i) score[i] = Real(T(0));
-    Real peak = -infinity<Real>(), total = Real(T(0));
+    // From the lowest finite number, so that a point where every component is zero has a score.
+    Real peak = Real(-Format<T>::kLargest), total = Real(T(0));
     int64_t k = 0;
     constexpr int kGroup = kPrecision == Precision::kDense ? 1 : 8;
     for (; k + kGroup <= n_components; k += kGroup) {
@@ -109,19 +110,16 @@ struct GaussianMixture {
     } else {
       for (int c = 0; c < kGroup; ++c) weight[c] = log_component(first + c, x, work, dim);
     }
-    Real top = peak;
-    PF_UNROLL
-    for (int c = 0; c < kGroup; ++c) top = select(weight[c] > top, weight[c], top);
+    auto larger = [](Real a, Real b) { return select(a > b, a, b); };
+    const Real top = larger(pairwise<kGroup>(weight, larger), peak);
     if (first > 0) {
       const Real fade = exp(peak - top);
       total = total * fade;
       for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * fade;
     }
     PF_UNROLL
-    for (int c = 0; c < kGroup; ++c) {
-      weight[c] = exp(weight[c] - top);
-      total = total + weight[c];
-    }
+    for (int c = 0; c < kGroup; ++c) weight[c] = exp_weight(weight[c] - top);
+    total = total + pairwise<kGroup>(weight, [](Real a, Real b) { return a + b; });
     peak = top;
     if constexpr (kPrecision == Precision::kIsotropic) {
       PF_UNROLL
