@@ -398,7 +398,7 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
     t->must_have_numel(s.dim, "one value a coordinate");
     if (t->dtype() != Dtype::kFloat64) bad_type(t->name, "float64", "float32");
   }
-  if (m.view.sum == nullptr) bad_value("moments", "the three tensors", "None");
+  if (m.tensors.empty()) bad_value("moments", "the three tensors", "None");
   launch(ops->pool,
          PoolParams{s.dtype, s.n_chains, s.dim, whole(n_steps, "n_steps"),
                     counts(left_out, s.n_chains), m.view, static_cast<double*>(mean_out.data),

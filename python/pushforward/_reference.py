@@ -59,7 +59,7 @@ def uniform(
         ).float()
     else:
         u = (((w[..., 0::2] << 21) | (w[..., 1::2] >> 11)).double() + 0.5) * 2.0**-53
-    return u.reshape(rows, -1)[:, start - first * per_block :][:, :n]
+    return u.flatten(1)[:, start - first * per_block :][:, :n]
 
 
 def normal(
@@ -78,7 +78,7 @@ def normal(
     ).double()
     radius, angle = (-2 * u[:, 0::2].log()).sqrt(), 2 * math.pi * u[:, 1::2]
     z = torch.stack((radius * angle.cos(), radius * angle.sin()), -1)
-    return z.reshape(rows, -1)[:, start - first :][:, :n].to(dtype)
+    return z.flatten(1)[:, start - first :][:, :n].to(dtype)
 
 
 def _noise(x: Tensor, purpose: int, seed: int, step: int, chain_offset: int) -> Tensor:

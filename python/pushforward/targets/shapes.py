@@ -152,9 +152,9 @@ class Ring(NativeTarget):
     """
 
     kind = Kind.RING
-    dim = 2
 
     def __init__(self, radius: float = 3.0, scale: float = 0.3) -> None:
+        self.dim = 2
         self.radius = number(radius, "radius", positive=True)
         self.scale = number(scale, "scale", positive=True)
         self._scalars = (self.radius, self.scale**-2)

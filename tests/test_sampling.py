@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: what it keeps, how it splits and resumes, how it stops."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+
+from conftest import ZOO, ring_of_modes
+
+LAW = ring_of_modes()
+KERNEL = pf.Langevin(step_size=0.05)
+
+
+def torch_twin(law):
+    return pf.Energy(lambda x: -law.torch_log_density(x))
+
+
+TARGETS = {"native": LAW, "torch": torch_twin(LAW)}
+
+
+@pytest.fixture(params=TARGETS, ids=list(TARGETS))
+def law(request):
+    return TARGETS[request.param]
+
+
+def start(n=37, seed=1):
+    return 4 * pf.random.normal(n, 2, seed=seed)
+
+
+def same(a, b):
+    return all(
+        (getattr(a, f) is None and getattr(b, f) is None) or torch.equal(getattr(a, f), getattr(b, f))
+        for f in ("x", "draws", "log_density", "mean", "var", "n_nonfinite")
+    )
+
+
+@pytest.mark.parametrize("thin", [1, 3, 7, 100])
+@pytest.mark.parametrize("burn_in", [0, 5])
+def test_draws_are_the_states_of_a_plain_loop(law, thin, burn_in):
+    x = start()
+    kept = []
+    for k in range(burn_in + 20):
+        x = pf.ops.langevin(x, _score(law, x), step_size=0.05, seed=3, step=k)
+        done = k + 1 - burn_in
+        if done > 0 and done % thin == 0:
+            kept.append(x)
+    chains = pf.sample(law, KERNEL, start(), n_steps=20, burn_in=burn_in, thin=thin, seed=3)
+    assert chains.draws.shape == (20 // thin, 37, 2)
+    assert chains.log_density.shape == (20 // thin, 37)
+    assert torch.equal(chains.x, x)
+    assert chains.next_step == burn_in + 20
+    if kept:
+        assert torch.equal(chains.draws, torch.stack(kept))
+        flat = law.log_density(chains.draws.reshape(-1, 2)).reshape(-1, 37)
+        assert torch.allclose(chains.log_density, flat, rtol=1e-6, atol=1e-5)
+
+
+def _score(law, x):
+    return law.score(x) if hasattr(law, "score") else LAW.torch_score(x)
+
+
+def test_statistics_are_those_of_all_steps(law):
+    every = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, seed=3).draws.double()
+    for store, thin in (("draws", 1), ("draws", 7), ("stats", 1)):
+        chains = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, thin=thin, store=store, seed=3)
+        flat = every.flatten(0, 1)
+        assert torch.allclose(chains.mean, flat.mean(0), rtol=1e-12, atol=1e-12)
+        assert torch.allclose(chains.var, flat.var(0), rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_far_from_zero_keep_their_digits():
+    law = pf.targets.Gaussian(torch.tensor([1e6]), scale=[1e-3])
+    x = law.sample(2000, seed=1, dtype=torch.float64)
+    chains = pf.sample(law, pf.Langevin(1e-7), x, n_steps=200, store="stats", seed=1)
+    # ULA's variance is 1e-6 / (1 - h / (2 * 1e-6)); 2000 chains a few relaxation times long
+    assert chains.var.item() == pytest.approx(1e-6 / (1 - 0.05), rel=0.1)
+
+
+def test_store_decides_what_is_kept(law):
+    stats = pf.sample(law, KERNEL, start(), n_steps=5, store="stats", seed=1)
+    last = pf.sample(law, KERNEL, start(), n_steps=5, store="last", seed=1)
+    assert stats.draws is None
+    assert stats.log_density is None
+    assert stats.mean.shape == stats.var.shape == (2,)
+    assert last.mean is None
+    assert last.var is None
+    assert torch.equal(stats.x, last.x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_native_and_torch_targets_agree_to_rounding(dtype):
+    x = start().to(dtype)
+    a, b = (pf.sample(t, KERNEL, x, n_steps=30, seed=2) for t in TARGETS.values())
+    # 30 contracting steps of a smooth target: errors of a rounding stay errors of a few
+    assert torch.allclose(a.draws, b.draws, rtol=0, atol=1e-4 if dtype == torch.float32 else 1e-12)
+
+
+def test_runs_go_on_bit_for_bit(law):
+    whole = pf.sample(law, KERNEL, start(), n_steps=30, seed=3)
+    first = pf.sample(law, KERNEL, start(), n_steps=13, seed=3)
+    rest = pf.sample(law, KERNEL, first.x, n_steps=17, seed=first.seed, first_step=first.next_step)
+    assert torch.equal(whole.draws, torch.cat((first.draws, rest.draws)))
+    assert torch.equal(whole.x, rest.x)
+
+
+@pytest.mark.parametrize("cut", [1, 16, 20])
+def test_chains_split_over_calls_bit_for_bit(law, cut):
+    step_size = torch.linspace(0.01, 0.05, 37)
+    beta = torch.linspace(0.5, 2, 37)
+    whole = pf.sample(law, pf.Langevin(step_size, beta), start(), n_steps=9, seed=3)
+    parts = [
+        pf.sample(
+            law, pf.Langevin(step_size[rows], beta[rows]), start()[rows], n_steps=9, seed=3,
+            chain_offset=rows.start,
+        )
+        for rows in (slice(0, cut), slice(cut, 37))
+    ]  # fmt: skip
+    assert torch.equal(whole.draws, torch.cat([p.draws for p in parts], 1))
+
+
+def test_chunks_do_not_change_a_bit(law, monkeypatch):
+    import pushforward.sampling as sampling
+
+    whole = pf.sample(law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3)
+    monkeypatch.setattr(sampling, "_CHUNK_SECONDS", 0.0)  # one step a chunk
+    calls = []
+    pieces = pf.sample(
+        law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3,
+        callback=lambda step, x: calls.append(step),
+    )  # fmt: skip
+    assert calls == list(range(1, 44))
+    assert same(whole, pieces)
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_threads_do_not_change_a_bit(law, threads, restore_threads):
+    x = start(5000)
+    torch.set_num_threads(1)
+    one = pf.sample(law, KERNEL, x, n_steps=20, seed=3)
+    torch.set_num_threads(threads)
+    assert same(one, pf.sample(law, KERNEL, x, n_steps=20, seed=3))
+
+
+def test_the_start_is_not_changed_and_seeds_are_recorded(law):
+    x = start()
+    before = x.clone()
+    torch.manual_seed(5)
+    a = pf.sample(law, KERNEL, x, n_steps=3)
+    torch.manual_seed(5)
+    b = pf.sample(law, KERNEL, x, n_steps=3)
+    c = pf.sample(law, KERNEL, x, n_steps=3, seed=a.seed)
+    assert torch.equal(x, before)
+    assert same(a, b)
+    assert same(a, c)
+    assert not torch.equal(a.x, pf.sample(law, KERNEL, x, n_steps=3).x)
+
+
+def test_callback_sees_the_state_and_stops_the_run(law):
+    seen = []
+
+    def callback(step, x):
+        seen.append((step, x.clone()))
+        return step >= 6
+
+    chains = pf.sample(law, KERNEL, start(), n_steps=10_000_000, store="last", seed=1, callback=callback)
+    assert chains.interrupted
+    assert chains.next_step == seen[-1][0]
+    assert torch.equal(chains.x, seen[-1][1])
+    partial = pf.sample(law, KERNEL, start(), n_steps=50, seed=1, callback=lambda s, x: s >= 2)
+    assert len(partial.draws) == partial.n_steps < 50
+    assert partial.log_density.isfinite().all()
+    done = pf.sample(law, KERNEL, start(), n_steps=partial.n_steps, seed=1)
+    assert torch.equal(partial.draws, done.draws)
+    assert torch.equal(partial.mean, done.mean)
+
+
+def test_stopping_in_the_burn_in_keeps_nothing(law):
+    chains = pf.sample(law, KERNEL, start(), n_steps=5, burn_in=10**9, seed=1, callback=lambda s, x: True)
+    assert chains.interrupted
+    assert chains.n_steps == 0
+    assert chains.draws is None or len(chains.draws) == 0
+
+
+def test_keyboard_interrupt_from_the_target_returns_what_is_done():
+    calls = []
+
+    def log_density(x):
+        calls.append(None)
+        if len(calls) > 6:
+            raise KeyboardInterrupt
+        return -0.5 * (x**2).sum(1)
+
+    chains = pf.sample(log_density, KERNEL, start(), n_steps=100, seed=1)
+    assert chains.interrupted
+    assert len(chains.draws) == 6
+    assert chains.log_density[:5].isfinite().all()
+    assert chains.log_density[5].isnan().all()  # could not be computed any more
+    assert torch.equal(chains.x, chains.draws[-1])
+
+
+@pytest.mark.parametrize("kind", ["native", "torch"])
+def test_ctrl_c_returns_the_partial_result(kind, tmp_path):
+    # A real SIGINT to a real process in the middle of a run.
+    script = textwrap.dedent(f"""
+        import torch, pushforward as pf
+        law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+        target = law if {kind!r} == "native" else pf.Energy(lambda x: -law.torch_log_density(x))
+        print("ready", flush=True)
+        first = []
+        def callback(step, x):
+            if not first:
+                first.append(step)
+                print("running", flush=True)
+        chains = pf.sample(target, pf.Langevin(0.1), torch.zeros(100, 2), n_steps=10**9,
+                           store="stats", seed=1, callback=callback)
+        again = pf.sample(target, pf.Langevin(0.1), torch.zeros(100, 2), n_steps=chains.n_steps,
+                          store="stats", seed=1)
+        print(chains.interrupted, chains.n_steps > 0, torch.equal(again.x, chains.x),
+              torch.equal(again.mean, chains.mean), flush=True)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        for line in process.stdout:
+            if line.strip() == "running":
+                break
+        os.kill(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert out.split() == ["True", "True", "True", "True"]
+    assert process.returncode == 0
+
+
+def test_interrupt_handler_is_given_back():
+    before = signal.getsignal(signal.SIGINT)
+    pf.sample(LAW, KERNEL, start(), n_steps=1, seed=0)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# ---- chains that leave the finite numbers --------------------------------------------------------
+
+
+def test_a_diverging_chain_poisons_no_other(law):
+    x = start()
+    step_size = torch.full((37,), 0.05)
+    step_size[5] = 1e38
+    with pytest.warns(RuntimeWarning, match="1 of 37 chains"):
+        bad = pf.sample(law, pf.Langevin(step_size), x, n_steps=10, seed=1)
+    good = pf.sample(law, KERNEL, x, n_steps=10, seed=1)
+    others = torch.arange(37) != 5
+    assert bad.n_nonfinite[5] > 0
+    assert bad.n_nonfinite[others].sum() == 0
+    assert bad.draws.isfinite().all()
+    assert torch.equal(bad.draws[:, others], good.draws[:, others])
+
+
+def test_constant_nan_finishes_and_is_left_out_of_the_statistics():
+    def log_density(x):
+        return -0.5 * (x**2).sum(1) * torch.tensor([1.0, 1.0, math.nan, 1.0])
+
+    x = torch.ones(4, 3)
+    with pytest.warns(RuntimeWarning, match="1 of 4 chains"):
+        chains = pf.sample(log_density, pf.Langevin(0.1), x, n_steps=20, burn_in=5, seed=1)
+    assert chains.n_nonfinite.tolist() == [0, 0, 25, 0]
+    assert torch.equal(chains.draws[:, 2], torch.ones(20, 3))
+    others = chains.draws[:, [0, 1, 3]].double().flatten(0, 1)
+    assert torch.allclose(chains.mean, others.mean(0))
+    assert torch.allclose(chains.var, others.var(0))
+
+
+def test_all_chains_bad_gives_nan_statistics():
+    with pytest.warns(RuntimeWarning, match="2 of 2"):
+        chains = pf.sample(lambda x: (x * math.nan).sum(1), KERNEL, torch.ones(2, 1), n_steps=3, seed=1)
+    assert chains.mean.isnan().all()
+
+
+# ---- kinds of targets ----------------------------------------------------------------------------
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 4)
+
+    def forward(self, x):
+        return -self.layer(x).square().sum(1)
+
+
+def test_modules_distributions_callables_and_energies():
+    torch.manual_seed(0)
+    net = Net()
+    normal = torch.distributions.MultivariateNormal(torch.zeros(3), torch.eye(3))
+    x = torch.zeros(5, 3)
+    for target in (net, normal, pf.Energy(lambda x: -net(x)), lambda x: normal.log_prob(x)):
+        chains = pf.sample(target, KERNEL, x, n_steps=4, seed=1)
+        assert chains.draws.shape == (4, 5, 3)
+    assert net.layer.weight.grad is None
+    a = pf.sample(net, KERNEL, x, n_steps=4, seed=1)
+    b = pf.sample(pf.Energy(lambda x: -net(x)), KERNEL, x, n_steps=4, seed=1)
+    assert torch.equal(a.x, b.x)
+
+
+def test_events_of_any_shape():
+    x = torch.zeros(5, 2, 3, 4)
+    chains = pf.sample(lambda x: -0.5 * x.flatten(1).square().sum(1), KERNEL, x, n_steps=6, seed=1)
+    flat = pf.sample(lambda x: -0.5 * x.square().sum(1), KERNEL, x.flatten(1), n_steps=6, seed=1)
+    assert chains.draws.shape == (6, 5, 2, 3, 4)
+    assert chains.mean.shape == (2, 3, 4)
+    assert torch.equal(chains.draws.flatten(2), flat.draws)
+    scalar = pf.sample(torch.distributions.Normal(0.0, 1.0), KERNEL, torch.zeros(5), n_steps=6, seed=1)
+    assert scalar.draws.shape == (6, 5)
+    assert scalar.mean.shape == ()
+    well = pf.sample(pf.targets.DoubleWell(1, -1.0, 1.0), KERNEL, torch.zeros(5), n_steps=6, seed=1)
+    assert well.draws.shape == (6, 5)
+
+
+def test_no_chains_and_no_steps(law):
+    empty = pf.sample(law, KERNEL, torch.zeros(0, 2), n_steps=3, seed=1)
+    assert empty.draws.shape == (3, 0, 2)
+    none = pf.sample(law, KERNEL, start(), n_steps=0, seed=1)
+    assert torch.equal(none.x, start())
+    assert none.draws.shape == (0, 37, 2)
+
+
+def test_progress_bar_on_stderr(capsys):
+    pf.sample(LAW, KERNEL, start(), n_steps=30, seed=1, progress=True)
+    assert "30/30" in capsys.readouterr().err
+    pf.sample(LAW, KERNEL, start(), n_steps=30, seed=1)
+    assert capsys.readouterr().err == ""
+
+
+def test_gradients_stay_off_and_no_warning_in_a_plain_run():
+    x = start().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chains = pf.sample(LAW, KERNEL, x, n_steps=3, seed=1)
+    assert not chains.x.requires_grad
+
+
+def test_works_off_the_main_thread():
+    from concurrent.futures import ThreadPoolExecutor
+
+    def run(i):
+        return pf.sample(LAW, KERNEL, start(3000), n_steps=50, seed=i).x
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, range(8)))
+    for i, x in enumerate(together):
+        assert torch.equal(x, run(i))
+
+
+def test_works_in_a_forked_child():
+    x = start(5000)
+    expected = pf.sample(LAW, KERNEL, x, n_steps=50, seed=1).x  # the pool's threads exist now
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            got = pf.sample(LAW, KERNEL, x, n_steps=50, seed=1).x
+            os.write(writer, got.numpy().tobytes()[:65536])
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        got = np.frombuffer(pipe.read(), dtype=np.float32)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(got, expected.numpy().ravel()[: len(got)])
+    assert len(got) > 0
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+GOOD = {"target": LAW, "kernel": KERNEL, "x": torch.zeros(3, 2), "n_steps": 2, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "word"),
+    [
+        ({"target": 3}, TypeError, "target"),
+        ({"target": lambda x: x}, ValueError, "target: expected a log-density of shape"),
+        ({"target": lambda x: 3.0}, TypeError, "target"),
+        ({"target": lambda x: torch.zeros(len(x))}, ValueError, "differentiably"),
+        ({"target": lambda x: 1 / 0}, ValueError, "ZeroDivisionError"),
+        ({"target": ZOO["banana"]}, ValueError, "x: expected shape"),
+        ({"kernel": 0.1}, TypeError, "kernel"),
+        ({"x": [[0.0, 0.0]]}, TypeError, "x"),
+        ({"x": torch.zeros(3, 2, dtype=torch.int64)}, TypeError, "float32 or float64"),
+        ({"x": torch.zeros(3, 2, dtype=torch.float16)}, TypeError, "float32 or float64"),
+        ({"x": torch.tensor(0.0)}, ValueError, "0-d"),
+        ({"x": torch.tensor([[0.0, math.nan], [0.0, 0.0]])}, ValueError, r"1 chains.*\[0\]"),
+        ({"x": torch.tensor([[0.0, math.inf]])}, ValueError, "finite start"),
+        ({"x": torch.zeros(3, 2, device="meta")}, ValueError, "CPU"),
+        ({"n_steps": -1}, ValueError, "n_steps"),
+        ({"n_steps": 1.5}, TypeError, "n_steps"),
+        ({"n_steps": 2**62, "store": "draws"}, ValueError, "2\\*\\*63 bytes"),
+        ({"burn_in": -1}, ValueError, "burn_in"),
+        ({"thin": 0}, ValueError, "thin"),
+        ({"store": "all"}, ValueError, "store"),
+        ({"first_step": -1}, ValueError, "first_step"),
+        ({"first_step": 2**63 - 2}, ValueError, "first_step"),
+        ({"chain_offset": 2**56}, ValueError, "chain_offset"),
+        ({"chain_offset": -1}, ValueError, "chain_offset"),
+        ({"seed": 2**63}, ValueError, "seed"),
+        ({"seed": 1.0}, TypeError, "seed"),
+        ({"progress": 1}, TypeError, "progress"),
+        ({"callback": 3}, TypeError, "callback"),
+        ({"kernel": pf.Langevin(torch.full((4,), 0.1))}, ValueError, "step_size"),
+        ({"kernel": pf.Langevin(torch.tensor(1e-60, dtype=torch.float64))}, ValueError, "step_size"),
+        ({"kernel": pf.Langevin(0.1, torch.ones(2))}, ValueError, "beta"),
+    ],
+)
+def test_bad_arguments_are_named(change, error, word):
+    arguments = {**GOOD, **change}
+    target, kernel, x = (arguments.pop(k) for k in ("target", "kernel", "x"))
+    with pytest.raises(error, match=word):
+        pf.sample(target, kernel, x, **arguments)
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, math.nan, math.inf, torch.tensor([0.1, -0.1])])
+def test_langevin_wants_positive_numbers(value):
+    with pytest.raises(ValueError, match="step_size"):
+        pf.Langevin(step_size=value)
+    with pytest.raises(ValueError, match="beta"):
+        pf.Langevin(step_size=0.1, beta=value)
+
+
+@pytest.mark.parametrize("value", ["0.1", None, True, torch.ones(2, 2), torch.tensor(1)])
+def test_langevin_wants_numbers(value):
+    with pytest.raises((TypeError, ValueError), match="step_size"):
+        pf.Langevin(step_size=value)
