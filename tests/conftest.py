@@ -56,7 +56,8 @@ def target_zoo():
             weights=torch.arange(1.0, 10.0),
         ),
         "mixture-dense": t.GaussianMixture(
-            pf.random.normal(3, 3, seed=7) * 2, covariances=torch.stack([_spd(3, s) for s in (8, 9, 10)])
+            pf.random.normal(3, 3, seed=7) * 2,
+            covariances=torch.stack([_spd(3, s) for s in (8, 9, 10)]),
         ),
         "double-well": t.DoubleWell(4, mu=-2.0, b=0.7),
         "double-well-deep": t.DoubleWell(1, mu=-6.0, b=0.8),

@@ -48,9 +48,7 @@ def test_seed_none_follows_manual_seed():
 
 def test_forward_and_reverse_share_no_noise():
     forward = PROCESS.noise(X, seed=1)
-    out = pf.ops.reverse_step(
-        X, X, growth=1.0, drift_scale=0.0, noise_scale=1.0, seed=1, step=0
-    )
+    out = pf.ops.reverse_step(X, X, growth=1.0, drift_scale=0.0, noise_scale=1.0, seed=1, step=0)
     assert not torch.allclose(forward, out)
 
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward import _reference as reference
-
 from conftest import ZOO
+from pushforward import _reference as reference
 
 SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70]
 EVENTS = [(), (1,), (2,), (3,), (5,), (4, 4), (67,), (3, 8, 8)]
@@ -40,7 +39,9 @@ def test_elementwise_ops_equal_their_reference(n, event, dtype):
         ou = {"mean_scale": coefficient, "std": 0.4, **common}
         assert close(pf.ops.diffuse(x, **ou), reference.diffuse(x, **ou))
         back = {"growth": 1.1, "drift_scale": coefficient, "noise_scale": 0.2, "step": 2, **common}
-        assert close(pf.ops.reverse_step(x, score, **back), reference.reverse_step(x, score, **back))
+        assert close(
+            pf.ops.reverse_step(x, score, **back), reference.reverse_step(x, score, **back)
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -96,8 +97,8 @@ def test_strided_inputs_work_and_strided_outputs_are_refused():
         pf.ops.langevin_(x, score, **arguments)
     with pytest.raises(ValueError, match="x: expected a contiguous tensor"):
         pf.ops.langevin_run_(x, ZOO["double-well"], step_size=0.1, n_steps=1, seed=0)
+    memory = torch.zeros(9, 4)
     with pytest.raises(ValueError, match="overlapping"):
-        memory = torch.zeros(9, 4)
         pf.ops.langevin_(memory[:8], memory[1:], **arguments)
 
 
@@ -206,7 +207,9 @@ def test_opcheck_with_gradients():
     torch.library.opcheck(torch.ops.pushforward.reverse_step.default, (x, score, h, h, h, 1, 2, 3))
 
 
-@pytest.mark.parametrize("h", [0.3, torch.linspace(0.1, 0.5, 4, dtype=torch.float64)], ids=["one", "each"])
+@pytest.mark.parametrize(
+    "h", [0.3, torch.linspace(0.1, 0.5, 4, dtype=torch.float64)], ids=["one", "each"]
+)
 def test_gradients(h):
     x = state(4, (3,), torch.float64, 1).requires_grad_()
     score = state(4, (3,), torch.float64, 2).requires_grad_()
@@ -239,7 +242,9 @@ def test_compiled_loop_equals_eager():
         for k in range(2):
             x = pf.ops.langevin(x, -x, step_size=h, seed=1, step=first + k)
         y = pf.ops.diffuse(x, mean_scale=0.5, std=0.3, seed=2)
-        y = pf.ops.reverse_step(y, -y, growth=1.1, drift_scale=0.1, noise_scale=0.2, seed=2, step=first)
+        y = pf.ops.reverse_step(
+            y, -y, growth=1.1, drift_scale=0.1, noise_scale=0.2, seed=2, step=first
+        )
         pf.ops.langevin_(y, x, step_size=0.1, seed=1, step=first)
         pf.ops.reverse_step_(y, x, growth=1.0, drift_scale=0.1, noise_scale=0.2, seed=2, step=1)
         pf.ops.langevin_run_(y, law, step_size=0.1, n_steps=2, seed=1)
@@ -275,4 +280,6 @@ def test_inductor_equals_eager():
         return pf.ops.langevin(x, -x, step_size=h, seed=1, step=4)
 
     x, h = state(17, (3,), torch.float32), torch.tensor(0.1)
-    assert torch.allclose(step(x, h), pf.ops.langevin(x, -x, step_size=h, seed=1, step=4), atol=1e-6)
+    assert torch.allclose(
+        step(x, h), pf.ops.langevin(x, -x, step_size=h, seed=1, step=4), atol=1e-6
+    )

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import pushforward as pf
-
 from conftest import ZOO, ring_of_modes
 
 LAW = ring_of_modes()
@@ -39,7 +38,8 @@ def start(n=37, seed=1):
 
 def same(a, b):
     return all(
-        (getattr(a, f) is None and getattr(b, f) is None) or torch.equal(getattr(a, f), getattr(b, f))
+        (getattr(a, f) is None and getattr(b, f) is None)
+        or torch.equal(getattr(a, f), getattr(b, f))
         for f in ("x", "draws", "log_density", "mean", "var", "n_nonfinite")
     )
 
@@ -72,7 +72,9 @@ def _score(law, x):
 def test_statistics_are_those_of_all_steps(law):
     every = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, seed=3).draws.double()
     for store, thin in (("draws", 1), ("draws", 7), ("stats", 1)):
-        chains = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, thin=thin, store=store, seed=3)
+        chains = pf.sample(
+            law, KERNEL, start(), n_steps=50, burn_in=4, thin=thin, store=store, seed=3
+        )
         flat = every.flatten(0, 1)
         assert torch.allclose(chains.mean, flat.mean(0), rtol=1e-12, atol=1e-12)
         assert torch.allclose(chains.var, flat.var(0), rtol=1e-12, atol=1e-12)
@@ -172,7 +174,9 @@ def test_callback_sees_the_state_and_stops_the_run(law):
         seen.append((step, x.clone()))
         return step >= 6
 
-    chains = pf.sample(law, KERNEL, start(), n_steps=10_000_000, store="last", seed=1, callback=callback)
+    chains = pf.sample(
+        law, KERNEL, start(), n_steps=10_000_000, store="last", seed=1, callback=callback
+    )
     assert chains.interrupted
     assert chains.next_step == seen[-1][0]
     assert torch.equal(chains.x, seen[-1][1])
@@ -185,7 +189,9 @@ def test_callback_sees_the_state_and_stops_the_run(law):
 
 
 def test_stopping_in_the_burn_in_keeps_nothing(law):
-    chains = pf.sample(law, KERNEL, start(), n_steps=5, burn_in=10**9, seed=1, callback=lambda s, x: True)
+    chains = pf.sample(
+        law, KERNEL, start(), n_steps=5, burn_in=10**9, seed=1, callback=lambda s, x: True
+    )
     assert chains.interrupted
     assert chains.n_steps == 0
     assert chains.draws is None or len(chains.draws) == 0
@@ -280,7 +286,9 @@ def test_constant_nan_finishes_and_is_left_out_of_the_statistics():
 
 def test_all_chains_bad_gives_nan_statistics():
     with pytest.warns(RuntimeWarning, match="2 of 2"):
-        chains = pf.sample(lambda x: (x * math.nan).sum(1), KERNEL, torch.ones(2, 1), n_steps=3, seed=1)
+        chains = pf.sample(
+            lambda x: (x * math.nan).sum(1), KERNEL, torch.ones(2, 1), n_steps=3, seed=1
+        )
     assert chains.mean.isnan().all()
 
 
@@ -317,7 +325,9 @@ def test_events_of_any_shape():
     assert chains.draws.shape == (6, 5, 2, 3, 4)
     assert chains.mean.shape == (2, 3, 4)
     assert torch.equal(chains.draws.flatten(2), flat.draws)
-    scalar = pf.sample(torch.distributions.Normal(0.0, 1.0), KERNEL, torch.zeros(5), n_steps=6, seed=1)
+    scalar = pf.sample(
+        torch.distributions.Normal(0.0, 1.0), KERNEL, torch.zeros(5), n_steps=6, seed=1
+    )
     assert scalar.draws.shape == (6, 5)
     assert scalar.mean.shape == ()
     well = pf.sample(pf.targets.DoubleWell(1, -1.0, 1.0), KERNEL, torch.zeros(5), n_steps=6, seed=1)
@@ -417,7 +427,11 @@ GOOD = {"target": LAW, "kernel": KERNEL, "x": torch.zeros(3, 2), "n_steps": 2, "
         ({"progress": 1}, TypeError, "progress"),
         ({"callback": 3}, TypeError, "callback"),
         ({"kernel": pf.Langevin(torch.full((4,), 0.1))}, ValueError, "step_size"),
-        ({"kernel": pf.Langevin(torch.tensor(1e-60, dtype=torch.float64))}, ValueError, "step_size"),
+        (
+            {"kernel": pf.Langevin(torch.tensor(1e-60, dtype=torch.float64))},
+            ValueError,
+            "step_size",
+        ),
         ({"kernel": pf.Langevin(0.1, torch.ones(2))}, ValueError, "beta"),
     ],
 )

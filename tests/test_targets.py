@@ -9,7 +9,6 @@ import torch
 from scipy import integrate
 
 import pushforward as pf
-
 from conftest import ZOO
 
 # Largest error of a float32 sum of the terms these densities have, over 1 + |value|; float64

@@ -151,16 +151,9 @@ def sample(
 
 
 def _start(x: Any) -> Tensor:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x: expected float32 or float64, got {x.dtype}")
+    _ops.check_tensor(x, "x")
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
-    if x.device.type != "cpu":
-        raise ValueError(
-            f"x: expected a tensor on the CPU (this build has no other), got {x.device}"
-        )
     finite = x.detach().flatten(1).isfinite().all(1) if x.ndim > 1 else x.detach().isfinite()
     if not finite.all():
         bad = (~finite).nonzero()[:, 0]

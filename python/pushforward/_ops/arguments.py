@@ -69,6 +69,21 @@ def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
     return torch.full((), value, dtype=x.dtype, device=x.device)
 
 
+def check_tensor(x: Any, name: str) -> None:
+    """Raise unless ``x`` is a dense float32 or float64 tensor in the CPU's memory."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}")
+    if x.device.type != "cpu":
+        raise ValueError(
+            f"{name}: expected a tensor on the CPU (this build has no other backend), got "
+            f"{x.device}"
+        )
+    if x.layout != torch.strided:
+        raise ValueError(f"{name}: expected a dense tensor, got layout {x.layout}")
+
+
 def no_grad_in_place(name: str, *tensors: Any) -> None:
     """Raise ValueError if a gradient is wanted through an op that works in place."""
     if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in tensors):

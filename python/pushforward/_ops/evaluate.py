@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    check_tensor,
     is_plain,
     library,
     like,
@@ -74,6 +75,8 @@ def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tens
 
     """
     must_be_native(target)
+    if not torch.compiler.is_compiling():
+        check_tensor(x, "x")
     if is_plain(x):
         return _evaluate(x, target.native(x.dtype))
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)

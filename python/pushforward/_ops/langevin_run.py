@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
+    check_tensor,
     coefficient,
     is_plain,
     library,
@@ -107,6 +108,8 @@ def langevin_run_(
 
     """
     must_be_native(target)
+    if not torch.compiler.is_compiling():
+        check_tensor(x, "x")
     if n_nonfinite is None:
         n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64)
     if is_plain(x):

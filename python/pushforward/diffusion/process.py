@@ -137,6 +137,8 @@ class OrnsteinUhlenbeck:
             True
 
         """
+        if not torch.compiler.is_compiling():
+            _ops.check_tensor(x0, "x0")
         seed = random.resolve_seed(seed)
         mean_scale, std = self.coefficients(x0, t)
         return _ops.diffuse(
@@ -146,7 +148,9 @@ class OrnsteinUhlenbeck:
     def coefficients(self, x0: Tensor, t: Time) -> tuple[Time, Time]:
         """Return mean_scale and std at ``t`` as :func:`pushforward.ops.diffuse` takes them."""
         if isinstance(t, Tensor):
-            if isinstance(x0, Tensor) and t.shape not in (torch.Size(()), x0.shape[:1]):
+            if t.dtype.is_complex or t.layout != torch.strided or t.device != x0.device:
+                raise TypeError(f"t: expected real dense times on {x0.device}, got {t.dtype}")
+            if t.shape not in (torch.Size(()), x0.shape[:1]):
                 raise ValueError(f"t: expected shape () or ({len(x0)},), got {tuple(t.shape)}")
             if not torch.compiler.is_compiling() and not bool((t >= 0).all()):
                 raise ValueError("t: expected times >= 0, got a negative or nan one")

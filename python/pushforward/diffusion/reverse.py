@@ -76,8 +76,9 @@ def reverse(
         raise ValueError(f"alpha: expected a finite number >= 0, got {alpha}")
     if not isinstance(process, OrnsteinUhlenbeck):
         raise TypeError(f"process: expected an OrnsteinUhlenbeck, got {type(process).__name__}")
-    if not isinstance(x_T, Tensor):
-        raise TypeError(f"x_T: expected a torch.Tensor, got {type(x_T).__name__}")
+    _ops.check_tensor(x_T, "x_T")
+    if x_T.ndim == 0:
+        raise ValueError("x_T: expected shape (n_chains, *event), got a 0-d tensor")
     seed = random.resolve_seed(seed)
     x = x_T.detach().clone(memory_format=torch.contiguous_format)
     kappa, sigma = process.kappa, process.diffusion
@@ -109,11 +110,11 @@ def _check_score(gradient: Any, x: Tensor) -> None:
 
 
 def _grid(times: Any) -> list[float]:
-    if isinstance(times, Tensor):
-        times = times.detach().double().cpu().tolist() if times.ndim == 1 else None
     try:
+        if isinstance(times, Tensor):
+            times = times.detach().double().tolist() if times.ndim == 1 else None
         grid = [float(t) for t in times]
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError("times: expected a sequence of numbers or a 1-d tensor") from error
     if len(grid) < 2 or not all(math.isfinite(t) for t in grid):
         raise ValueError(f"times: expected at least two finite times, got {grid}")
