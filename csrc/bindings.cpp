@@ -182,7 +182,7 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
 }
 
 void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle moments,
-          py::handle mean, py::handle var) {
+          py::handle mean, py::handle var, int n_threads) {
   const Shaped s(x, "x", true);
   const MomentArgs m(moments, s);
   const TensorView left_out(n_left_out, "n_left_out", false);
@@ -193,7 +193,7 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
   }
   if (m.tensors.empty()) bad_value("moments", "the three tensors", "None");
   launch(ops->pool,
-         PoolParams{s.dtype, s.n_chains, s.dim, whole(n_steps, "n_steps"),
+         PoolParams{s.dtype, n_threads, s.n_chains, s.dim, whole(n_steps, "n_steps"),
                     counts(left_out, s.n_chains), m.view, static_cast<double*>(mean_out.data),
                     static_cast<double*>(var_out.data)});
 }

@@ -7,7 +7,7 @@
 
 #include "backend/threads.hpp"
 #include "core/noise.hpp"
-#include "core/view.hpp"
+#include "core/per_chain.hpp"
 
 namespace pf::PF_BACKEND {
 
@@ -21,11 +21,6 @@ static void for_each_block(int64_t n, int64_t block, int n_threads, double nanos
         (*static_cast<const Body*>(context))(begin, end, scratch);
       },
       const_cast<Body*>(&body));
-}
-
-template <class T>
-PF_HD T value_of(const PerChain& p, int64_t chain) {
-  return static_cast<const T*>(p.data)[chain * p.stride];
 }
 
 // ---- chains
@@ -83,13 +78,12 @@ struct ChainTile {
   }
 };
 
-// body(tile) for every kLanes chains; `reals` values of Pack<T> are the tile's scratch.
+// body(tile) for every kLanes chains; each tile has `scratch_bytes` of aligned memory.
 template <class T, class Body>
-static void for_each_chain(int64_t n_chains, int64_t reals, int n_threads, double nanoseconds,
-                           const Body& body) {
+static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, int n_threads,
+                           double nanoseconds, const Body& body) {
   const int64_t n_tiles = (n_chains + kLanes - 1) / kLanes;
-  const int64_t bytes = reals * static_cast<int64_t>(sizeof(Pack<T>));
-  for_each_block(n_tiles, 1, n_threads, nanoseconds, bytes,
+  for_each_block(n_tiles, 1, n_threads, nanoseconds, scratch_bytes,
                  [&](int64_t begin, int64_t end, void* scratch) {
                    for (int64_t t = begin; t < end; ++t) {
                      const int64_t first = t * kLanes;
@@ -144,6 +138,15 @@ PF_HD void for_elements(int64_t begin, int64_t end, const Visit& visit) {
   int64_t e = begin;
   for (; e + kLanes <= end; e += kLanes) visit(FullElements<T>{e}, e - begin);
   if (e < end) visit(PartialElements<T>{e, static_cast<int>(end - e)}, e - begin);
+}
+
+// kernel(at) for n values that need no noise.
+template <class T, class Kernel>
+static void for_each_value(int64_t n, int n_threads, const Kernel& kernel) {
+  for_each_block(n, 4096, n_threads, 2.0 * static_cast<double>(n), 0,
+                 [&](int64_t begin, int64_t end, void*) {
+                   for_elements<T>(begin, end, [&](auto at, int64_t) { kernel(at); });
+                 });
 }
 
 // The blocks of noise under a (n_rows, n_per_row) array: each row needs `per_row` of them and

@@ -18,6 +18,7 @@ namespace pf::PF_BACKEND {
 // An int64_t that the compiler knows (k > 0) or the program reads (k == 0).
 template <int k>
 struct Dim {
+  static constexpr int kValue = k;
   static constexpr bool kKnown = k > 0;
   int64_t value;
   PF_HD operator int64_t() const { return k > 0 ? k : value; }

@@ -9,32 +9,32 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-template <class Real>
-Real value(MathFunction function, Real x) {
-  switch (function) {
-    case MathFunction::kExp: return exp(x);
-    case MathFunction::kLog: return log(x);
-    case MathFunction::kLog1p: return log1p(x);
-    case MathFunction::kTanh: return tanh(x);
-    case MathFunction::kSinPi: return sincospi(x).sin;
-    case MathFunction::kCosPi: return sincospi(x).cos;
-    case MathFunction::kCount: break;
+template <class T>
+struct Apply {
+  MathParams p;
+
+  template <class At>
+  PF_HD void operator()(const At& at) const {
+    const auto x = at.load(static_cast<const T*>(p.in));
+    T* out = static_cast<T*>(p.out);
+    switch (p.function) {
+      case MathFunction::kExp: return at.store(out, exp(x));
+      case MathFunction::kLog: return at.store(out, log(x));
+      case MathFunction::kLog1p: return at.store(out, log1p(x));
+      case MathFunction::kTanh: return at.store(out, tanh(x));
+      case MathFunction::kSinPi: return at.store(out, sincospi(x).sin);
+      case MathFunction::kCosPi: return at.store(out, sincospi(x).cos);
+      case MathFunction::kCount: return;
+    }
   }
-  return x;
-}
+};
 
 }  // namespace
 
 void math(const MathParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_each_block(p.n, 4096, p.n_threads, 2.0 * static_cast<double>(p.n), 0,
-                   [&](int64_t begin, int64_t end, void*) {
-                     for_elements<T>(begin, end, [&](auto at, int64_t) {
-                       at.store(static_cast<T*>(p.out),
-                                value(p.function, at.load(static_cast<const T*>(p.in))));
-                     });
-                   });
+    for_each_value<T>(p.n, p.n_threads, Apply<T>{p});
   });
 }
 

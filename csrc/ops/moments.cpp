@@ -8,59 +8,48 @@ namespace pf::PF_BACKEND {
 namespace {
 
 template <class T>
-void commit_row(const CommitParams& p, int64_t chain) {
-  const int64_t first = chain * p.dim;
-  T* x = static_cast<T*>(p.x) + first;
-  const T* proposed = static_cast<const T*>(p.proposed) + first;
-  T finite = T(0);
-  for (int64_t i = 0; i < p.dim; ++i) finite += proposed[i] * T(0);
-  if (finite != finite) {
-    ++p.n_nonfinite[chain];
-    return;
-  }
-  memcpy(x, proposed, static_cast<size_t>(p.dim) * sizeof(T));
-  if (p.moments.sum == nullptr) return;
-  const T* shift = static_cast<const T*>(p.moments.shift) + first;
-  double* sum = p.moments.sum + first;
-  double* sum_of_squares = p.moments.sum_of_squares + first;
-  for (int64_t i = 0; i < p.dim; ++i) {
-    const double off = to_wide(x[i]) - to_wide(shift[i]);
-    sum[i] += off;
-    sum_of_squares[i] = fma(off, off, sum_of_squares[i]);
-  }
-}
+struct CommitChain {
+  CommitParams p;
 
-// Sum over chains of term(chain) in groups of 1024 chains, the groups in order, so that ranks
-// holding whole groups can reproduce it.
-template <class Term>
-double grouped_sum(int64_t n_chains, const Term& term) {
-  constexpr int64_t kGroup = 1024;
-  double total = 0;
-  for (int64_t begin = 0; begin < n_chains; begin += kGroup) {
-    const int64_t end = begin + kGroup < n_chains ? begin + kGroup : n_chains;
-    double group = 0;
-    for (int64_t c = begin; c < end; ++c) group += term(c);
-    total += group;
+  PF_HD void operator()(int64_t chain) const {
+    const int64_t first = chain * p.dim;
+    T* x = static_cast<T*>(p.x) + first;
+    const T* proposed = static_cast<const T*>(p.proposed) + first;
+    T finite = T(0);
+    for (int64_t i = 0; i < p.dim; ++i) finite += proposed[i] * T(0);
+    if (finite != finite) {
+      ++p.n_nonfinite[chain];
+      return;
+    }
+    for (int64_t i = 0; i < p.dim; ++i) x[i] = proposed[i];
+    if (p.moments.sum == nullptr) return;
+    const T* shift = static_cast<const T*>(p.moments.shift) + first;
+    double* sum = p.moments.sum + first;
+    double* sum_of_squares = p.moments.sum_of_squares + first;
+    for (int64_t i = 0; i < p.dim; ++i) {
+      const double off = to_wide(x[i]) - to_wide(shift[i]);
+      sum[i] += off;
+      sum_of_squares[i] = fma(off, off, sum_of_squares[i]);
+    }
   }
-  return total;
-}
+};
 
+// Mean and variance of one coordinate over all chains and steps.
 template <class T>
-void pool_all(const PoolParams& p) {
-  const T* shift = static_cast<const T*>(p.moments.shift);
-  auto terms = [&](int64_t c) { return static_cast<double>(p.n_steps - p.n_left_out[c]); };
-  const double n = grouped_sum(p.n_chains, terms);
-  for (int64_t i = 0; i < p.dim; ++i) {
+struct PoolCoordinate {
+  PoolParams p;
+
+  PF_HD void operator()(int64_t i) const {
+    const T* shift = static_cast<const T*>(p.moments.shift);
+    const double n = grouped_sum([&](int64_t c) { return terms(c); });
     // Differences from the first chain's shift keep the digits of a law far from zero.
     const double origin = p.n_chains > 0 ? to_wide(shift[i]) : 0.0;
-    const double mean =
-        grouped_sum(p.n_chains,
-                    [&](int64_t c) {
-                      const int64_t e = c * p.dim + i;
-                      return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
-                    }) /
-        n;
-    const double square = grouped_sum(p.n_chains, [&](int64_t c) {
+    const double total = grouped_sum([&](int64_t c) {
+      const int64_t e = c * p.dim + i;
+      return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
+    });
+    const double mean = total / n;
+    const double square = grouped_sum([&](int64_t c) {
       const int64_t e = c * p.dim + i;
       const double off = mean - (to_wide(shift[e]) - origin);
       return p.moments.sum_of_squares[e] - off * (2 * p.moments.sum[e] - terms(c) * off);
@@ -68,20 +57,41 @@ void pool_all(const PoolParams& p) {
     p.mean[i] = origin + mean;
     p.var[i] = square / (n - 1);
   }
-}
+
+ private:
+  PF_HD double terms(int64_t chain) const {
+    return static_cast<double>(p.n_steps - p.n_left_out[chain]);
+  }
+  // Sum over chains of term(chain) in groups of 1024 chains, the groups in order, so that ranks
+  // holding whole groups can reproduce it.
+  template <class Term>
+  PF_HD double grouped_sum(const Term& term) const {
+    constexpr int64_t kGroup = 1024;
+    double total = 0;
+    for (int64_t begin = 0; begin < p.n_chains; begin += kGroup) {
+      const int64_t end = begin + kGroup < p.n_chains ? begin + kGroup : p.n_chains;
+      double group = 0;
+      for (int64_t c = begin; c < end; ++c) group += term(c);
+      total += group;
+    }
+    return total;
+  }
+};
 
 }  // namespace
 
 void commit(const CommitParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
-    using T = decltype(zero);
     const double cost = 1.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
-    for_each_row(p.n_chains, p.n_threads, cost, [&](int64_t chain) { commit_row<T>(p, chain); });
+    for_each_row(p.n_chains, p.n_threads, cost, CommitChain<decltype(zero)>{p});
   });
 }
 
 void pool(const PoolParams& p) {
-  with_dtype(p.dtype, [&](auto zero) { pool_all<decltype(zero)>(p); });
+  with_dtype(p.dtype, [&](auto zero) {
+    const double cost = 4.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
+    for_each_row(p.dim, p.n_threads, cost, PoolCoordinate<decltype(zero)>{p});
+  });
 }
 
 }  // namespace pf::PF_BACKEND

@@ -98,6 +98,7 @@ struct ReverseParams {
 // n_steps - n_nonfinite[c] terms.
 struct PoolParams {
   Dtype dtype;
+  int n_threads;
   int64_t n_chains, dim, n_steps;
   const int64_t* n_left_out;
   Moments moments;

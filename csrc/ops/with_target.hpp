@@ -7,6 +7,17 @@
 
 namespace pf::PF_BACKEND {
 
+template <class T>
+struct Decay {
+  using type = T;
+};
+template <class T>
+struct Decay<const T&> {
+  using type = T;
+};
+template <class T>
+using value_type = typename Decay<T>::type;
+
 // Two dimensions in float32 are the plane that everybody starts with; other shapes share a kernel.
 template <class T, class Target, class Body>
 static void with_dim(const Target& target, int64_t dim, const Body& body) {
@@ -38,11 +49,12 @@ static void with_target(const TargetParams& p, const Body& body) {
 // A point's arrays: registers where the dimension is a constant, else the tile's scratch.
 template <class Real, int kDim>
 struct PointArrays {
-  static constexpr int64_t kScratchPerDim = 5;
-  Real local[kScratchPerDim * (kDim > 0 ? kDim : 1)];
+  static constexpr int64_t kArrays = 5;  // work is two long
+  static constexpr int64_t kBytesPerDim = kDim > 0 ? 0 : kArrays * sizeof(Real);
+  Real local[kArrays * (kDim > 0 ? kDim : 1)];
   Real *x, *score, *proposed, *work;
-  PF_HD PointArrays(void* scratch, int64_t dim) {
-    Real* base = kDim > 0 ? local : static_cast<Real*>(scratch);
+  PF_HD PointArrays(char* scratch, int64_t dim) {
+    Real* base = kDim > 0 ? local : reinterpret_cast<Real*>(scratch);
     x = base;
     score = base + dim;
     proposed = base + 2 * dim;

@@ -43,7 +43,13 @@ def reverse(
     noise_scale: Coefficient, seed: int, step: int, chain_offset: int, n_threads: int,
 ) -> None: ...
 def pool(
-    x: Tensor, n_steps: int, n_left_out: Tensor, moments: Moments, mean: Tensor, var: Tensor
+    x: Tensor,
+    n_steps: int,
+    n_left_out: Tensor,
+    moments: Moments,
+    mean: Tensor,
+    var: Tensor,
+    n_threads: int,
 ) -> None: ...
 def math(function: int, input: Tensor, out: Tensor, n_threads: int) -> None: ...
 def advise_huge_pages(tensor: Tensor) -> None: ...

@@ -75,5 +75,5 @@ def pooled_moments(
     """Return mean and variance over all chains and steps, float64, shape ``event`` each."""
     mean = torch.empty(x.shape[1:], dtype=torch.float64)
     var = torch.empty_like(mean)
-    _native.pool(x, n_steps, n_left_out, moments, mean, var)
+    _native.pool(x, n_steps, n_left_out, moments, mean, var, threads())
     return mean, var
