@@ -26,8 +26,8 @@ DTYPES = [np.float32, np.float64]
 INF, NAN = math.inf, math.nan
 
 # The promise, in ulp. float32: the largest error over all patterns (tools/measure_ulp.py), rounded
-# up in the second decimal. float64: the largest over the tool's points and 0.03 for the points
-# between them and for the reference's own 0.002.
+# up in the second decimal. float64: the largest that the tool has seen with any of its samples, and
+# 0.03 for the points between them and for the reference's own 0.001.
 BOUNDS = {
     "exp": (1.01, 1.01),
     "log": (0.87, 0.88),
@@ -68,7 +68,7 @@ def test_float32_errors(name):
 def test_float64_errors(name):
     generator = np.random.default_rng(1)
     worst = measure_ulp.Worst()
-    for _ in range(4):
+    for _ in range(9):
         points = measure_ulp.float64_points(name, measure_ulp.CHUNK, generator)
         worst |= measure_ulp.worst_of(name, points)
     assert worst.points > 250_000
@@ -84,7 +84,7 @@ def test_published_table_keeps_the_promise():
     assert published.keys() == BOUNDS.keys()
     for name, errors in published.items():
         for error, bound in zip(errors, BOUNDS[name], strict=True):
-            assert bound - 0.05 <= error <= bound, name
+            assert bound - 0.06 <= error <= bound, name
 
 
 def test_the_yardstick_measures():
@@ -280,8 +280,9 @@ for bits, kind in ((np.uint32, np.float32), (np.uint64, np.float64)):
         generator.integers(0, info.max, 300_000, dtype=bits, endpoint=True).view(kind),
         generator.uniform(-20, 20, 100_000).astype(kind),
         generator.uniform(-750, 750, 100_000).astype(kind),
-        (1 + generator.normal(size=100_000) * 2.0 ** generator.integers(-50, -2, 100_000)).astype(kind),
-        np.array([np.finfo(kind).smallest_subnormal], dtype=kind) * np.arange(1, 1000, dtype=kind),
+        (1 + generator.uniform(-0.3, 0.3, 100_000)).astype(kind),
+        (1 + np.ldexp(1.0, generator.integers(-50, -2, 100_000))).astype(kind),
+        np.finfo(kind).smallest_subnormal * np.arange(1, 1000, dtype=kind),
     ]))
 for name in _ops.MATH_FUNCTIONS:
     for x in inputs:

@@ -88,7 +88,7 @@ def check(rows, n, *, seed=SEED, purpose=0, start=0, chain_offset=0, dtype):
     u = draw("uniform", rows, n, **where).numpy()
     np.testing.assert_array_equal(u, expected_uniform(rows, n, **where))
     # The relative error of r cos is at most that of the logarithm halved by the root (0.43 ulp),
-    # of the root (0.5), of the cosine (0.99; float64: 1.03) and of the product (0.5): below 2.5
+    # of the root (0.5), of the cosine (0.99; float64: 1.03) and of the product (0.5): below 2.46
     # ulp, and an ulp is at most 2^-23 (2^-52) of its number. In float64 the expectation errs by
     # as much again, and its angle by 1 ulp more.
     rtol = 2.5 * 2.0**-23 if dtype == FLOAT32 else 6 * 2.0**-52
