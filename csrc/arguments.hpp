@@ -20,7 +20,9 @@ constexpr uint64_t kChainLimit = uint64_t{1} << 56;
 
 // A whole number in [0, limit] given as an int (or anything with __index__).
 inline int64_t whole(py::handle value, const char* name, int64_t limit = INT64_MAX) {
-  if (PyFloat_Check(value.ptr())) bad_type(name, "an int", "a float");
+  if (PyFloat_Check(value.ptr()) || PyBool_Check(value.ptr())) {
+    bad_type(name, "an int", Py_TYPE(value.ptr())->tp_name);
+  }
   const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
   if (!index) {
     PyErr_Clear();
@@ -65,11 +67,14 @@ enum class Sign { kPositive, kAny };
 class Coefficient {
  public:
   Coefficient(py::handle value, const char* name, Dtype dtype, int64_t n_chains, Sign sign) {
-    if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) {
+    if (PyBool_Check(value.ptr())) bad_type(name, "a number or a tensor", "bool");
+    if (PyFloat_Check(value.ptr()) || (PyNumber_Check(value.ptr()) && !is_tensor(value))) {
       const double number = PyFloat_AsDouble(value.ptr());
       if (PyErr_Occurred() != nullptr) {
+        const bool overflow = PyErr_ExceptionMatches(PyExc_OverflowError) != 0;
         PyErr_Clear();
-        bad_value(name, "a finite number", "an int too large for a float");
+        if (overflow) bad_value(name, "a finite number", "an int too large for a float");
+        bad_type(name, "a number or a tensor", Py_TYPE(value.ptr())->tp_name);
       }
       if (dtype == Dtype::kFloat32) {
         const float single = static_cast<float>(number);

@@ -18,6 +18,12 @@ void bad_type(const char* name, const std::string& expected, const std::string& 
   throw py::type_error(std::string(name) + ": expected " + expected + ", got " + got);
 }
 
+bool is_tensor(py::handle object) {
+  const int answer = PyObject_IsInstance(object.ptr(), tensor_type);
+  if (answer < 0) throw py::error_already_set();
+  return answer != 0;
+}
+
 void find_exchange_api() {
   const py::object type = py::module_::import("torch").attr("Tensor");
   tensor_type = py::object(type).release().ptr();  // torch is never unloaded
@@ -38,16 +44,14 @@ void find_exchange_api() {
 }
 
 TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : name(argument) {
-  const int is_tensor = PyObject_IsInstance(tensor.ptr(), tensor_type);
-  if (is_tensor < 0) throw py::error_already_set();
-  if (is_tensor == 0) bad_type(name, "a torch.Tensor", Py_TYPE(tensor.ptr())->tp_name);
+  if (!is_tensor(tensor)) bad_type(name, "a torch.Tensor", Py_TYPE(tensor.ptr())->tp_name);
   if (!read_by_exchange(tensor)) read_by_attributes(tensor);
   if (device_type_ != dlpack::kCpu) {
     bad_value(name, "a tensor on the CPU (this build has no other backend)",
               py::str(tensor.attr("device")).cast<std::string>());
   }
   if (!is_dense()) {
-    if (!densify) bad_value(name, "a contiguous tensor", "strided memory; pass x.contiguous()");
+    if (!densify) bad_value(name, "a contiguous tensor", "one with strided memory");
     owned_ = tensor.attr("contiguous")();
     if (!read_by_exchange(owned_)) read_by_attributes(owned_);
   }

@@ -88,6 +88,9 @@ class TensorView {
   py::object owned_;
 };
 
+// Whether `object` is a torch.Tensor.
+bool is_tensor(py::handle object);
+
 // Looks up torch's exchange table; called once, at import.
 void find_exchange_api();
 

@@ -102,6 +102,10 @@ def test_unet_gradients_reach_every_parameter():
         (lambda d: d.reverse(lambda x, t: x[0], PROCESS, X, times=[1, 0]), ValueError, "score"),
         (lambda d: d.reverse(lambda x, t: 1.0, PROCESS, X, times=[1, 0]), TypeError, "score"),
         (lambda d: d.reverse(lambda x, t: x.double(), PROCESS, X, times=[1, 0]), ValueError, "score"),
+        (lambda d: d.denoising_loss(score, PROCESS, X, 1.0, weight=torch.ones(3, 1)), ValueError, "weight"),
+        (lambda d: d.denoising_loss(score, PROCESS, X, torch.ones(3, 1)), ValueError, "t"),
+        (lambda d: d.reverse(score, PROCESS, X * math.nan, times=[1, 0]), ValueError, "x_T"),
+        (lambda d: PROCESS.time_at(0.5), TypeError, "noise_level"),
         (lambda d: d.denoising_loss(lambda x, t: x[:1], PROCESS, X, 1.0, seed=0), ValueError, "denoiser"),
         (lambda d: d.PreconditionedDenoiser(score, PROCESS, 0.0), ValueError, "data_std"),
         (lambda d: pf.nets.UNet(0), ValueError, "channels"),
@@ -130,3 +134,41 @@ def test_fit_denoiser_names_bad_arguments(change, word):
     arguments = {"data": torch.zeros(5, 2), "n_steps": 1, **change}
     with pytest.raises(ValueError, match=word):
         pf.diffusion.fit_denoiser(denoiser, arguments.pop("data"), **arguments)
+
+
+def test_reverse_reports_chains_that_leave_the_finite_numbers():
+    def broken(x, t):
+        return torch.where(torch.arange(3)[:, None] == 1, math.inf, -x)
+
+    with pytest.warns(RuntimeWarning, match="1 of 3 chains"):
+        out = pf.diffusion.reverse(broken, PROCESS, X, times=[1.0, 0.5, 0.0], seed=0)
+    assert out[[0, 2]].isfinite().all()
+
+
+def test_networks_train_and_sample_with_the_same_times():
+    net = pf.nets.MLP(2)
+    pf.diffusion.denoising_loss(net, PROCESS, X, 0.5, seed=0).backward()
+    score = pf.diffusion.tweedie_score(net, PROCESS)
+    assert pf.diffusion.reverse(score, PROCESS, X, times=[1.0, 0.5], seed=0).shape == X.shape
+
+
+def test_fit_denoiser_keeps_buffers():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.net = torch.nn.BatchNorm1d(2), pf.nets.MLP(2)
+
+        def forward(self, x, level):
+            return self.net(self.norm(x + 5), level)
+
+    denoiser = pf.diffusion.PreconditionedDenoiser(Net(), PROCESS, data_std=1.0)
+    fitted = pf.diffusion.fit_denoiser(denoiser, torch.randn(50, 2), n_steps=5, seed=0)
+    assert torch.equal(fitted.network.norm.running_mean, denoiser.network.norm.running_mean)
+    assert (fitted.network.norm.running_mean != 0).all()
+
+
+def test_states_without_an_event():
+    x = torch.zeros(4)
+    assert PROCESS.diffuse(x, 0.5, seed=0).shape == (4,)
+    assert pf.diffusion.denoising_loss(lambda x, t: x, PROCESS, x, 0.5, seed=0).ndim == 0
+    assert pf.diffusion.reverse(score, PROCESS, x, times=[1.0, 0.0], seed=0).shape == (4,)

@@ -261,7 +261,8 @@ def test_tweedie_score_of_the_optimal_denoiser_is_the_score():
     process, mean, variance = pf.diffusion.OrnsteinUhlenbeck(0.8, 1.1), 1.5, 0.4
 
     def denoiser(x, t):
-        a, s2 = process.mean_scale(t), process.std(t) ** 2
+        assert t.shape == (50,)
+        a, s2 = process.mean_scale(t)[:, None], process.std(t)[:, None] ** 2
         return mean + a * variance / (a * a * variance + s2) * (x - a * mean)
 
     x = pf.random.normal(50, 3, seed=1, dtype=torch.float64)

@@ -3,8 +3,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 
 import pushforward as pf
 from conftest import ZOO
@@ -273,6 +275,18 @@ def test_varying_numbers_compile_at_most_twice():
     assert counter.frame_count <= 2
 
 
+def test_seeds_and_sizes_may_vary_under_compile():
+    counter = torch._dynamo.testing.CompileCounter()
+
+    @torch.compile(fullgraph=True, backend=counter)
+    def draw(n, seed):
+        return pf.random.normal(n, 4, seed=seed)
+
+    for n, seed in ((3, 0), (4, 7), (5, 9), (6, 2**62)):
+        assert torch.equal(draw(n, seed), pf.random.normal(n, 4, seed=seed))
+    assert counter.frame_count <= 3
+
+
 @pytest.mark.slow
 def test_inductor_equals_eager():
     @torch.compile(fullgraph=True)
@@ -283,3 +297,64 @@ def test_inductor_equals_eager():
     assert torch.allclose(
         step(x, h), pf.ops.langevin(x, -x, step_size=h, seed=1, step=4), atol=1e-6
     )
+
+
+def test_in_place_ops_tell_autograd():
+    # torch refuses to differentiate through memory that was overwritten since; so must ours.
+    law, counts = ZOO["gaussian-diagonal"], torch.zeros(4, dtype=torch.int64)
+    for write in (
+        lambda x: pf.ops.langevin_(x, -x, step_size=0.1, seed=0, step=0),
+        lambda x: pf.ops.langevin(x, -x, step_size=0.1, seed=0, step=0, out=x),
+        lambda x: pf.ops.reverse_step_(
+            x, -x, growth=1, drift_scale=1, noise_scale=1, seed=0, step=0
+        ),
+        lambda x: pf.ops.langevin_run_(x, law, step_size=0.1, n_steps=1, seed=0),
+        lambda x: pf.ops.commit_(x, x + 1, counts),
+        lambda x: pf.random.normal(4, 3, seed=0, out=x),
+    ):
+        x, weight = torch.ones(4, 3), torch.ones(3, requires_grad=True)
+        loss = (x * weight).sum()
+        write(x)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_inference_mode():
+    with torch.inference_mode():
+        x = torch.zeros(3, 2)
+        pf.ops.langevin_(x, -x, step_size=0.1, seed=0, step=0)
+        chains = pf.sample(lambda x: -x.square().sum(1), pf.Langevin(0.1), x, n_steps=3, seed=0)
+    assert chains.draws.shape == (3, 3, 2)
+
+
+def test_coefficients_that_want_a_gradient_are_refused():
+    x, h = torch.zeros(3, 2), torch.tensor(0.1, requires_grad=True)
+    with pytest.raises(ValueError, match="step_size"):
+        pf.ops.langevin(x, x, step_size=h, seed=0, step=0)
+    with pytest.raises(ValueError, match="mean_scale"):
+        pf.ops.diffuse(x, mean_scale=h, std=0.1, seed=0)
+    with pytest.raises(ValueError, match="drift_scale"):
+        pf.ops.reverse_step(x, x, growth=1.0, drift_scale=h, noise_scale=0.1, seed=0, step=0)
+
+
+def test_targets_under_transforms_and_forward_mode():
+    law = ZOO["mixture-isotropic"]
+    x = law.sample(5, seed=1, dtype=torch.float64)
+    direction = torch.ones_like(x)
+    expected = (law.score(x) * direction).sum(1)
+    _, tangent = torch.func.jvp(law.log_density, (x,), (direction,))
+    assert torch.allclose(tangent, expected)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, direction)
+        tangent = torch.autograd.forward_ad.unpack_dual(law.log_density(dual)).tangent
+    assert torch.allclose(tangent, expected)
+
+
+def test_numpy_scalars_are_numbers_and_bools_are_not():
+    x = torch.ones(3, 2)
+    a = pf.ops.langevin(x, x, step_size=np.float64(0.1), seed=np.int64(1), step=np.int64(2))
+    assert torch.equal(a, pf.ops.langevin(x, x, step_size=0.1, seed=1, step=2))
+    for bad in ({"step_size": True}, {"beta": True}, {"seed": True}, {"step": True}):
+        arguments = {"step_size": 0.1, "seed": 1, "step": 2, **bad}
+        with pytest.raises(TypeError, match=next(iter(bad))):
+            pf.ops.langevin(x, x, **arguments)

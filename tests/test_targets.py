@@ -145,6 +145,61 @@ def test_parameters_are_copied():
     assert law.mean.tolist() == [0.0, 0.0]
 
 
+def test_numbers_in_lists_keep_their_digits():
+    law = pf.targets.Gaussian([0.1], scale=[0.3])
+    assert law.mean.item() == 0.1
+    assert law.covariance.item() == pytest.approx(0.09, rel=1e-15)
+
+
+def test_what_a_target_hands_out_is_a_copy():
+    law = ZOO["mixture-isotropic"]
+    before = law.log_density(torch.zeros(1, 2, dtype=torch.float64))
+    for tensor in (law.mean, law.means, law.weights, law.covariance):
+        tensor += 3
+    after = law.torch_log_density(torch.zeros(1, 2, dtype=torch.float64))
+    assert torch.allclose(before, after, rtol=1e-12)
+    with pytest.raises(AttributeError):
+        ZOO["ring"].radius = 10.0
+    h = torch.full((2,), 0.1)
+    kernel = pf.Langevin(h)
+    h *= 100
+    assert kernel.step_size.tolist() == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("mu", "b"), [(-1e4, 0.01), (-1.0, 1e-8), (-1e9, 1.0), (1e6, 1e-3), (0.0, 1e-12), (0.0, 1e12)]
+)
+def test_extreme_wells(mu, b):
+    # Laplace's formula around the wells, exact to relative order b / mu^2; the quartic alone has
+    # <x^2> = 2 Gamma(3/4) / Gamma(1/4) / sqrt(b).
+    law = pf.targets.DoubleWell(1, mu, b)
+    if mu < 0:
+        variance, log_z = -mu / b, mu * mu / (4 * b) + 0.5 * math.log(math.pi / -mu) + math.log(2)
+    elif mu > 0:
+        variance, log_z = 1 / mu, 0.5 * math.log(2 * math.pi / mu)
+    else:
+        variance = 2 * math.gamma(0.75) / math.gamma(0.25) / math.sqrt(b)
+        log_z = math.log(math.gamma(0.25) / math.sqrt(2) / b**0.25)
+    assert law.covariance.item() == pytest.approx(variance, rel=1e-6)
+    assert law.log_z == pytest.approx(log_z, rel=1e-12, abs=1e-6)
+    x = law.sample(20_000, seed=1, dtype=torch.float64)
+    z = (x.square().mean().item() - variance) / (x.square().std().item() / math.sqrt(len(x)))
+    assert abs(z) < 5.5 or x.square().std() < 1e-3 * variance
+
+
+def test_parameters_that_overflow_the_state_are_refused():
+    law = pf.targets.Gaussian(torch.zeros(1), scale=[1e-25])
+    with pytest.raises(ValueError, match="overflow"):
+        law.log_density(torch.zeros(1, 1))
+    assert law.log_density(torch.zeros(1, 1, dtype=torch.float64)).isfinite().all()
+
+
+def test_wide_states_need_no_dense_matrices():
+    law = pf.targets.GaussianMixture(torch.zeros(2, 5000), scales=torch.ones(2))
+    assert law.sample(2000, seed=1).shape == (2000, 5000)
+    assert pf.targets.Gaussian(torch.zeros(50_000), scale=torch.ones(50_000)).dim == 50_000
+
+
 def test_weights_are_normalised():
     law = pf.targets.GaussianMixture(torch.zeros(2, 1), scales=torch.ones(2), weights=[1.0, 3.0])
     assert law.weights.tolist() == [0.25, 0.75]

@@ -143,6 +143,16 @@ def cospi_tail(z: Any) -> Any:
     return (mp.cos(mp.pi * r) - 1) / z
 
 
+def exp2_tail(r: Any) -> Any:
+    if abs(r) < mp.mpf(10) ** -12:
+        return mp.log(2) + r * mp.log(2) ** 2 / 2
+    return mp.expm1(r * mp.log(2)) / r
+
+
+def exp2_weight(r: Any) -> Any:
+    return abs(r) * mp.power(2, -r) if abs(r) >= mp.mpf(10) ** -12 else mp.mpf(10) ** -24
+
+
 def exp_weight(r: Any) -> Any:
     return r * r * mp.exp(-r) if abs(r) >= mp.mpf(10) ** -12 else mp.mpf(10) ** -24
 
@@ -162,6 +172,7 @@ def sinpi_weight(z: Any) -> Any:
 def fits() -> list[Fit]:
     """Return every polynomial of math.hpp, in the order of the header."""
     exp_edge = mp.log(2) / 2 * mp.mpf("1.0001")
+    exp2_text, exp2_edge = "(2^r - 1) / r, |r| <= 1/2", mp.mpf("0.5001")
     root = mp.sqrt(2)
     atanh_edge = ((root - 1) / (1 + root)) ** 2 * mp.mpf("1.0001")
     tanh_edge = mp.mpf("0.625") ** 2
@@ -179,6 +190,8 @@ def fits() -> list[Fit]:
     return [
         fit("exp", exp_text, exp_tail, exp_weight, 4, -exp_edge, exp_edge, True),
         fit("exp", exp_text, exp_tail, exp_weight, 10, -exp_edge, exp_edge, False),
+        fit("exp2", exp2_text, exp2_tail, exp2_weight, 5, -exp2_edge, exp2_edge, True),
+        fit("exp2", exp2_text, exp2_tail, exp2_weight, 11, -exp2_edge, exp2_edge, False),
         fit("log", "(ln(1 + f) - f + f^2 / 2) / f^3, sqrt(1/2) <= 1 + f <= sqrt(2)", log_tail,
             log_weight, 7, mp.sqrt(mp.mpf(1) / 2) - 1, root - 1, True),
         fit("log", "(atanh(s) - s) / s^3 in z = s^2, s = f / (2 + f)", atanh_tail,

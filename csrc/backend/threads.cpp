@@ -9,8 +9,8 @@
 #include <condition_variable>
 #include <mutex>
 #include <new>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -89,10 +89,15 @@ class Pool {
   bool run(Task& task, int n_threads) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(helpers_.size()) < n_threads - 1) {
-        const int index = static_cast<int>(helpers_.size());
-        helpers_.emplace_back([this, index] { help(index); });
-        helpers_.back().detach();
+      while (n_helpers_ < n_threads - 1) {
+        const int index = n_helpers_;
+        try {
+          std::thread([this, index] { help(index); }).detach();
+        } catch (const std::system_error&) {  // no more threads to be had: do with fewer
+          n_threads = n_helpers_ + 1;
+          break;
+        }
+        ++n_helpers_;
       }
       task_ = &task;
       wanted_ = n_threads - 1;
@@ -127,9 +132,8 @@ class Pool {
 
   std::mutex mutex_;
   std::condition_variable wake_, done_;
-  std::vector<std::thread> helpers_;
   Task* task_ = nullptr;
-  int wanted_ = 0, running_ = 0;
+  int n_helpers_ = 0, wanted_ = 0, running_ = 0;
   uint64_t generation_ = 0;
 };
 

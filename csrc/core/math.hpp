@@ -29,9 +29,9 @@ struct Format<float> {
   static constexpr Bits kSqrtHalf = 0x3f3504f3;
   static constexpr float kRound =
       0x1.8p23f;  // adding it rounds to an integer, kept in the low bits
-  static constexpr float kLog2e = 0x1.715476p+0f;
+  static constexpr float kLn2 = 0x1.62e43p-1f, kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
-  static constexpr float kExpMin = -104.0f, kExpMax = 89.0f, kWeightMin = -87.0f;
+  static constexpr float kExpMin = -104.0f, kExpMax = 89.0f, kWeightMin = -125.0f;
   static constexpr float kSmallestNormal = 0x1p-126f, kLargest = 0x1.fffffep127f;
   static constexpr float kSubnormalScale = 0x1p25f, kSubnormalShift = 25.0f;
   static constexpr float kPiHigh = 0x1.921fb6p+1f, kPiLow = -0x1.777a5cp-24f;
@@ -43,9 +43,9 @@ struct Format<double> {
   static constexpr Bits kBias = 1023, kMantissaMask = 0x000fffffffffffff, kOne = 0x3ff0000000000000;
   static constexpr Bits kSqrtHalf = 0x3fe6a09e667f3bcd;
   static constexpr double kRound = 0x1.8p52;
-  static constexpr double kLog2e = 0x1.71547652b82fep+0;
+  static constexpr double kLn2 = 0x1.62e42fefa39efp-1, kLog2e = 0x1.71547652b82fep+0;
   static constexpr double kLn2High = 0x1.62e42fefa0000p-1, kLn2Low = 0x1.cf79abc9e3b39p-40;
-  static constexpr double kExpMin = -746.0, kExpMax = 710.0, kWeightMin = -708.0;
+  static constexpr double kExpMin = -746.0, kExpMax = 710.0, kWeightMin = -1021.0;
   static constexpr double kSmallestNormal = 0x1p-1022, kLargest = 0x1.fffffffffffffp1023;
   static constexpr double kSubnormalScale = 0x1p54, kSubnormalShift = 54.0;
   static constexpr double kPiHigh = 0x1.921fb54442d18p+1, kPiLow = 0x1.1a62633145c07p-53;
@@ -106,20 +106,31 @@ PF_HD Real exp(Real x) {
          bit_cast<Real>(second << F::kMantissaBits);
 }
 
-// e^x for x <= 0 as a weight beside weights near 1: below the smallest normal number it stays
-// there, which spares a step of the scaling.
 template <class Real>
-PF_HD Real exp_weight(Real x) {
+PF_HD Real exp2_tail(Real r, float) {  // (2^r - 1) / r on |r| <= 1/2
+  return polynomial(r, 0x1.62e43p-1f, 0x1.ebfbdcp-3f, 0x1.c6aee8p-5f, 0x1.3b2d4ep-7f,
+                    0x1.5f3e8p-10f, 0x1.41fbaap-13f);
+}
+template <class Real>
+PF_HD Real exp2_tail(Real r, double) {
+  return polynomial(r, 0x1.62e42fefa39efp-1, 0x1.ebfbdff82c58fp-3, 0x1.c6b08d704a0cfp-5,
+                    0x1.3b2ab6fba4e22p-7, 0x1.5d87fe78a26b0p-10, 0x1.430912f883dc3p-13,
+                    0x1.ffcbfc74de77fp-17, 0x1.62c021e2488f4p-20, 0x1.b524dd421d2adp-24,
+                    0x1.e4d06ccfd2079p-28, 0x1.ea016e23e824cp-32, 0x1.c2ce5aa556ea7p-36);
+}
+
+// 2^x for x <= 0, as a weight beside weights near 1: what is below the smallest normal number stays
+// there, which leaves room to add the exponent to the bits of 2^r.
+template <class Real>
+PF_HD Real exp2_weight(Real x) {
   using T = typename Traits<Real>::Scalar;
   using F = Format<T>;
   using Bits = typename Traits<Real>::Bits;
-  const Real clamped = select(x < Real(F::kWeightMin), Real(F::kWeightMin), x);
-  const Real shifted = fma(clamped, Real(F::kLog2e), Real(F::kRound));
-  const Real n = shifted - Real(F::kRound);
-  const Real r = fma(n, Real(-F::kLn2Low), fma(n, Real(-F::kLn2High), clamped));
-  const Real value = fma(r * r, exp_tail(r, T(0)), r) + Real(T(1));
-  const Bits biased = bit_cast<Bits>(shifted) - (bit_cast<typename F::Bits>(F::kRound) - F::kBias);
-  return value * bit_cast<Real>(biased << F::kMantissaBits);
+  const Real clamped = maximum(Real(F::kWeightMin), x);
+  const Real shifted = clamped + Real(F::kRound);
+  const Real r = clamped - (shifted - Real(F::kRound));
+  const Real value = fma(r, exp2_tail(r, T(0)), Real(T(1)));
+  return bit_cast<Real>(bit_cast<Bits>(value) + (bit_cast<Bits>(shifted) << F::kMantissaBits));
 }
 
 // An integer-valued exponent as a Real: the bits of kRound plus k are kRound + k.

@@ -21,6 +21,11 @@ template <class T>
 PF_HD T select(bool condition, T a, T b) {
   return condition ? a : b;
 }
+// a > b ? a : b, so b where either is NaN
+template <class T>
+PF_HD T maximum(T a, T b) {
+  return a > b ? a : b;
+}
 PF_HD bool any(bool condition) { return condition; }
 PF_HD float to_float(uint32_t a) { return static_cast<float>(a); }
 PF_HD void mul_hi_lo(uint32_t a, uint32_t m, uint32_t& hi, uint32_t& lo) {
@@ -194,6 +199,11 @@ PF_HD Pack<T> select(MaskOf<T> m, Pack<T> a, T b) {
 template <class T>
 PF_HD Pack<T> select(MaskOf<T> m, T a, Pack<T> b) {
   return select(m, Pack<T>(a), b);
+}
+template <class T>
+PF_HD Pack<T> maximum(Pack<T> a, Pack<T> b) {
+  PF_FOR_EACH_REGISTER a.r[k] = maximum_register(a.r[k], b.r[k]);
+  return a;
 }
 template <int kBytes>
 PF_HD bool any(Mask<kBytes> m) {

@@ -69,6 +69,13 @@ struct MaskElement<8> {
 
 #if defined(__AVX512F__)
 
+// The instruction takes its second operand where either is NaN, as a > b ? a : b does.
+PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
+  return (FloatRegister)_mm512_max_ps((__m512)a, (__m512)b);
+}
+PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) {
+  return (DoubleRegister)_mm512_max_pd((__m512d)a, (__m512d)b);
+}
 PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {
   return (FloatRegister)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
@@ -111,6 +118,13 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__AVX2__)
 
+// The instruction takes its second operand where either is NaN, as a > b ? a : b does.
+PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
+  return (FloatRegister)_mm256_max_ps((__m256)a, (__m256)b);
+}
+PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) {
+  return (DoubleRegister)_mm256_max_pd((__m256d)a, (__m256d)b);
+}
 PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {
   return (FloatRegister)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 }
@@ -155,6 +169,12 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__SSE2__)
 
+PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
+  return (FloatRegister)_mm_max_ps((__m128)a, (__m128)b);
+}
+PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) {
+  return (DoubleRegister)_mm_max_pd((__m128d)a, (__m128d)b);
+}
 // No fused multiply-add here, so it is computed exactly: a*b has 48 bits and fits a double, the
 // sum is taken with its error, and rounding that sum to odd makes the last rounding the only one.
 PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {
@@ -232,6 +252,8 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__aarch64__)
 
+PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) { return a > b ? a : b; }
+PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) { return a > b ? a : b; }
 PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {
   return (FloatRegister)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 }

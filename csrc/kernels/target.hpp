@@ -65,21 +65,24 @@ struct GaussianDense {
   }
 };
 
-// log sum_k exp(l_k(x)), l_k Gaussian. The sum runs in groups of eight components with a running
-// maximum, so that nothing overflows and any number of components needs the same few registers.
-//   Precision: kIsotropic (K,), kDiagonal (K, dim), kDense (K, dim, dim)
+// log sum_k exp(l_k(x)), l_k Gaussian, in base 2: with P_k the precision of component k,
+//   log2 of the k-th term = (mean_k - x)' H_k (mean_k - x) + log2_weight_k,  H_k = -P_k log2(e)
+//   / 2.
+// The sum runs in groups of eight components with a running maximum, so that nothing overflows and
+// any number of components needs the same few registers.
+//   H: kIsotropic (K,), kDiagonal (K, dim), kDense (K, dim, dim)
 enum class Precision { kIsotropic, kDiagonal, kDense };
 
 template <class T, Precision kPrecision>
 struct GaussianMixture {
   const T* means;
-  const T* precisions;
-  const T* log_weights;  // log w_k plus the component's normalisation
+  const T* curvatures;    // H
+  const T* log2_weights;  // log2 of w_k and the component's normalisation
   int64_t n_components;
   explicit PF_HD GaussianMixture(const TargetParams& p)
       : means(static_cast<const T*>(p.data[0])),
-        precisions(static_cast<const T*>(p.data[1])),
-        log_weights(static_cast<const T*>(p.data[2])),
+        curvatures(static_cast<const T*>(p.data[1])),
+        log2_weights(static_cast<const T*>(p.data[2])),
         n_components(p.n_components) {}
 
   template <class Real, class D>
@@ -93,9 +96,9 @@ struct GaussianMixture {
       add_group<kGroup>(k, x, score, work, dim, peak, total);
     }
     for (; k < n_components; ++k) add_group<1>(k, x, score, work, dim, peak, total);
-    const Real scale = Real(T(1)) / total;
+    const Real scale = Real(T(-2) * Format<T>::kLn2) / total;  // from H back to P
     for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * scale;
-    return wanted ? peak + log(total) : peak;
+    return wanted ? fma(peak, Real(Format<T>::kLn2), log(total)) : peak;
   }
 
  private:
@@ -105,28 +108,24 @@ struct GaussianMixture {
     Real weight[kGroup];
     if constexpr (D::kKnown) {
       PF_UNROLL
-      for (int c = 0; c < kGroup; ++c) {
-        weight[c] = log_component(first + c, x, work, dim);
-      }
+      for (int c = 0; c < kGroup; ++c) weight[c] = log2_term(first + c, x, work, dim);
     } else {
-      for (int c = 0; c < kGroup; ++c) weight[c] = log_component(first + c, x, work, dim);
+      for (int c = 0; c < kGroup; ++c) weight[c] = log2_term(first + c, x, work, dim);
     }
-    auto larger = [](Real a, Real b) { return select(a > b, a, b); };
+    auto larger = [](Real a, Real b) { return maximum(a, b); };
     const Real top = larger(pairwise<kGroup>(weight, larger), peak);
     if (first > 0) {
-      const Real fade = exp(peak - top);
+      const Real fade = exp2_weight(peak - top);
       total = total * fade;
       for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * fade;
     }
     PF_UNROLL
-    for (int c = 0; c < kGroup; ++c) weight[c] = exp_weight(weight[c] - top);
+    for (int c = 0; c < kGroup; ++c) weight[c] = exp2_weight(weight[c] - top);
     total = total + pairwise<kGroup>(weight, [](Real a, Real b) { return a + b; });
     peak = top;
     if constexpr (kPrecision == Precision::kIsotropic) {
       PF_UNROLL
-      for (int c = 0; c < kGroup; ++c) {
-        weight[c] = weight[c] * Real(precisions[first + c]);
-      }
+      for (int c = 0; c < kGroup; ++c) weight[c] = weight[c] * Real(curvatures[first + c]);
     }
     for (int64_t i = 0; i < dim; ++i) {
       Real sum = score[i];
@@ -136,7 +135,7 @@ struct GaussianMixture {
         if constexpr (kPrecision == Precision::kIsotropic) {
           sum = fma(weight[c], away, sum);
         } else if constexpr (kPrecision == Precision::kDiagonal) {
-          sum = fma(weight[c], away * Real(precisions[(first + c) * dim + i]), sum);
+          sum = fma(weight[c], away * Real(curvatures[(first + c) * dim + i]), sum);
         } else {
           sum = fma(weight[c], work[dim + i], sum);
         }
@@ -145,25 +144,25 @@ struct GaussianMixture {
     }
   }
 
-  // l_k(x); a dense component leaves P_k (mean_k - x) in work[dim ..]
+  // log2 of the k-th term; a dense component leaves H_k (mean_k - x) in work[dim ..]
   template <class Real, class D>
-  PF_HD Real log_component(int64_t k, const Real* x, Real* work, D dim) const {
+  PF_HD Real log2_term(int64_t k, const Real* x, Real* work, D dim) const {
     const T* mean = means + k * dim;
-    Real quadratic;
+    auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
+    const Real weight = Real(log2_weights[k]);
     if constexpr (kPrecision == Precision::kIsotropic) {
-      auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
-      quadratic = row_dot<Real>(dim, away, away) * Real(precisions[k]);
+      return fma(row_dot<Real>(dim, away, away), Real(curvatures[k]), weight);
     } else if constexpr (kPrecision == Precision::kDiagonal) {
-      const T* precision = precisions + k * dim;
-      auto away = [&](int64_t i) { return Real(mean[i]) - x[i]; };
-      quadratic = row_dot<Real>(dim, [&](int64_t i) { return away(i) * Real(precision[i]); }, away);
+      const T* curvature = curvatures + k * dim;
+      auto pulled = [&](int64_t i) { return away(i) * Real(curvature[i]); };
+      return row_dot<Real>(dim, pulled, away) + weight;
     } else {
-      for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
-      matvec(precisions + k * dim * dim, work, work + dim, dim);
-      quadratic = row_dot<Real>(
-          dim, [&](int64_t i) { return work[i]; }, [&](int64_t i) { return work[dim + i]; });
+      for (int64_t i = 0; i < dim; ++i) work[i] = away(i);
+      matvec(curvatures + k * dim * dim, work, work + dim, dim);
+      auto raw = [&](int64_t i) { return work[i]; };
+      auto pulled = [&](int64_t i) { return work[dim + i]; };
+      return row_dot<Real>(dim, raw, pulled) + weight;
     }
-    return fma(quadratic, Real(T(-0.5)), Real(log_weights[k]));
   }
 };
 

@@ -7,26 +7,55 @@ cpu_level: str
 
 class Target:
     def __init__(
-        self, kind: int, dim: int, n_components: int, tensors: Sequence[Tensor],
-        a: float, b: float, c: float,
+        self,
+        kind: int,
+        dim: int,
+        n_components: int,
+        tensors: Sequence[Tensor],
+        a: float,
+        b: float,
+        c: float,
     ) -> None: ...
 
 Coefficient = Tensor | float
 Moments = tuple[Tensor, Tensor, Tensor]
 
 def fill(
-    out: Tensor, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int,
+    out: Tensor,
+    uniform: bool,
+    seed: int,
+    purpose: int,
+    chain_offset: int,
+    start: int,
     n_threads: int,
 ) -> None: ...
 def langevin(
-    out: Tensor, x: Tensor, score: Tensor, step_size: Coefficient, beta: Coefficient, seed: int,
-    step: int, chain_offset: int, n_threads: int,
+    out: Tensor,
+    x: Tensor,
+    score: Tensor,
+    step_size: Coefficient,
+    beta: Coefficient,
+    seed: int,
+    step: int,
+    chain_offset: int,
+    n_threads: int,
 ) -> None: ...
 def langevin_run(
-    x: Tensor, target: Target, step_size: Coefficient, beta: Coefficient, seed: int,
-    first_step: int, n_steps: int, chain_offset: int, steps_done: int, thin: int,
-    draws: Tensor | None, log_density: Tensor | None, n_nonfinite: Tensor,
-    moments: Moments | None, n_threads: int,
+    x: Tensor,
+    target: Target,
+    step_size: Coefficient,
+    beta: Coefficient,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    steps_done: int,
+    thin: int,
+    draws: Tensor | None,
+    log_density: Tensor | None,
+    n_nonfinite: Tensor,
+    moments: Moments | None,
+    n_threads: int,
 ) -> None: ...
 def evaluate(
     target: Target, x: Tensor, log_density: Tensor | None, score: Tensor | None, n_threads: int
@@ -35,12 +64,25 @@ def commit(
     x: Tensor, proposed: Tensor, n_nonfinite: Tensor, moments: Moments | None, n_threads: int
 ) -> None: ...
 def diffuse(
-    out: Tensor, x: Tensor, mean_scale: Coefficient, std: Coefficient, seed: int,
-    chain_offset: int, n_threads: int,
+    out: Tensor,
+    x: Tensor,
+    mean_scale: Coefficient,
+    std: Coefficient,
+    seed: int,
+    chain_offset: int,
+    n_threads: int,
 ) -> None: ...
 def reverse(
-    out: Tensor, x: Tensor, score: Tensor, growth: Coefficient, drift_scale: Coefficient,
-    noise_scale: Coefficient, seed: int, step: int, chain_offset: int, n_threads: int,
+    out: Tensor,
+    x: Tensor,
+    score: Tensor,
+    growth: Coefficient,
+    drift_scale: Coefficient,
+    noise_scale: Coefficient,
+    seed: int,
+    step: int,
+    chain_offset: int,
+    n_threads: int,
 ) -> None: ...
 def pool(
     x: Tensor,

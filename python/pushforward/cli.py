@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,8 @@ def _demo(options: argparse.Namespace) -> int:
         _check_writable(options.out)
     except OSError as error:
         return _complain(f"--out: cannot write to {options.out}: {error.strerror or error}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # "±" and "α" are not in every terminal's encoding
     from pushforward.demo import run_demo
 
     run_demo(options.out, short=options.short, seed=options.seed)

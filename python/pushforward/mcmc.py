@@ -64,7 +64,10 @@ class Langevin:
 
     def __post_init__(self) -> None:
         for name in ("step_size", "beta"):
-            _check_positive(getattr(self, name), name)
+            value = getattr(self, name)
+            _check_positive(value, name)
+            if isinstance(value, Tensor):  # the caller's may change
+                object.__setattr__(self, name, value.detach().clone())
 
     def prepare(self, x: Tensor) -> Langevin:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""

@@ -68,11 +68,7 @@ def resolve_seed(seed: int | torch.Generator | None) -> int:
         device = "cpu" if seed is None else seed.device
         drawn = torch.randint(2**63 - 1, (), dtype=torch.int64, generator=seed, device=device)
         return int(drawn)
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(
-            f"seed: expected an int, a torch.Generator or None, got {type(seed).__name__}"
-        )
-    value = seed.__index__()
+    value = _ops.whole(seed, "seed", "an int, a torch.Generator or None")
     if not 0 <= value < 2**63:
         raise ValueError(f"seed: expected 0 <= seed < 2**63, got {value}")
     return value
@@ -96,9 +92,7 @@ def fold_in(seed: int, i: int) -> int:
 
     """
     seed = resolve_seed(seed)
-    if isinstance(i, bool) or not hasattr(i, "__index__"):
-        raise TypeError(f"i: expected an int, got {type(i).__name__}")
-    i = i.__index__()
+    i = _ops.whole(i, "i")
     if not 0 <= i < 2**64:
         raise ValueError(f"i: expected 0 <= i < 2**64, got {i}")
     counter = (i & 0xFFFFFFFF, i >> 32, 0, PURPOSES["fold"] << 24)
@@ -186,7 +180,9 @@ def uniform(
 
 
 def _purpose_code(purpose: str) -> int:
-    if not isinstance(purpose, str) or purpose not in PURPOSES:
+    if not isinstance(purpose, str):
+        raise TypeError(f"purpose: expected a str, got {type(purpose).__name__}")
+    if purpose not in PURPOSES:
         raise ValueError(f"purpose: expected one of {', '.join(PURPOSES)}, got {purpose!r}")
     return PURPOSES[purpose]
 
@@ -195,10 +191,16 @@ def _output(
     n_chains: int, n: int, dtype: torch.dtype, device: torch.device | str, out: Tensor | None
 ) -> Tensor:
     shape = (_ops.count(n_chains, "n_chains"), _ops.count(n, "n"))
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device: expected a torch.device, got {type(device).__name__}")
     if out is None:
-        return _ops.empty(shape, dtype=dtype, device=device)
+        if torch.device(device).type != "cpu":
+            raise ValueError(f"device: expected cpu (this build has no other), got {device}")
+        return _ops.empty(shape, dtype=dtype)
     if not isinstance(out, Tensor):
         raise TypeError(f"out: expected a torch.Tensor, got {type(out).__name__}")
     if tuple(out.shape) != shape:
         raise ValueError(f"out: expected shape {shape}, got {tuple(out.shape)}")
+    if out.requires_grad and torch.is_grad_enabled():
+        raise ValueError("out: expected a tensor that does not require grad, got one that does")
     return out

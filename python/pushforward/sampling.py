@@ -45,7 +45,8 @@ class Chains:
         first_step: index of the first step.
         next_step: index of the step that comes next: pass it as ``first_step`` to go on.
         n_steps: number of steps done after the burn-in.
-        interrupted: whether Ctrl-C or the callback ended the run early.
+        interrupted: whether Ctrl-C was pressed during the run or the callback ended it early. A
+            loop around :func:`sample` should look at it, since Ctrl-C raises nothing.
 
     """
 
@@ -137,17 +138,17 @@ def sample(
 
     run = _Run(law, kernel.prepare(state), state, seed, first_step, chain_offset, thin)
     bar = progress_bar(progress, total=burn_in + n_steps)
-    interrupted = False
-    try:
-        with torch.no_grad(), _deferred_interrupt() as interrupt, bar:
-            interrupted = _advance(run, burn_in, interrupt, callback, bar)
-            if not interrupted:
-                run.start_recording(n_steps, store)
-                interrupted = _advance(run, n_steps, interrupt, callback, bar)
+    with torch.no_grad(), _deferred_interrupt() as interrupt, bar:
+        try:
+            done = _advance(run, burn_in, interrupt, callback, bar)
+            run.start_recording(n_steps if done else 0, store)
+            done = done and _advance(run, n_steps, interrupt, callback, bar)
             run.settle()
-    except KeyboardInterrupt:
-        interrupted = True
-    return run.result(interrupted)
+        except KeyboardInterrupt:
+            done = False
+            if not run.recording:
+                run.start_recording(0, store)
+    return run.result(interrupted=not done or interrupt.is_set())
 
 
 def _start(x: Any) -> Tensor:
@@ -183,7 +184,7 @@ class _Run:
         self.native = target if isinstance(target, NativeTarget) else None
         if self.native is not None:
             self.native.check_event(x.shape[1:])
-        self.n_nonfinite = torch.zeros(len(x), dtype=torch.int64)
+        self.n_nonfinite = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         self.left_out_before = torch.zeros_like(self.n_nonfinite)
         self.proposed = x if self.native is not None else torch.empty_like(x)
         self.recording = False
@@ -201,7 +202,7 @@ class _Run:
             self.draws = _ops.empty((kept, *self.x.shape), dtype=self.x.dtype)
             self.log_density = _ops.empty((kept, len(self.x)), dtype=self.x.dtype)
         if store != "last":
-            zeros = torch.zeros(self.x.shape, dtype=torch.float64)
+            zeros = torch.zeros(self.x.shape, dtype=torch.float64, device=self.x.device)
             self.moments = (self.x.clone(), zeros, zeros.clone())
 
     def advance(self, n: int) -> None:
@@ -301,15 +302,15 @@ class _Run:
 def _advance(
     run: _Run,
     n: int,
-    interrupt: threading.Event,
+    interrupt: _Interrupt,
     callback: Callable[[int, Tensor], Any] | None,
     bar: Any,
 ) -> bool:
-    """Take ``n`` steps in chunks of about ``_CHUNK_SECONDS``; True if ended early."""
+    """Take ``n`` steps in chunks of about ``_CHUNK_SECONDS``; False if stopped before the end."""
     chunk, done = 1, 0
     while done < n:
         if interrupt.is_set():
-            return True
+            return False
         now = min(chunk, n - done)
         began = time.perf_counter()
         run.advance(now)
@@ -317,33 +318,47 @@ def _advance(
         done += now
         bar.update(now)
         chunk = max(1, min(4 * chunk, int(now * _CHUNK_SECONDS / max(seconds, 1e-9))))
-        if callback is not None and callback(run.next_step, run.x):
-            return True
-    return interrupt.is_set() and n > 0 and done < n
+        interrupt.deliver()
+        if callback is not None and callback(run.next_step, run.x) and done < n:
+            return False
+    return True
+
+
+class _Interrupt:
+    """Whether Ctrl-C was pressed, and whose handler was there before ours."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.pressed = False
+
+    def is_set(self) -> bool:
+        """Whether to end the run."""
+        return self.pressed
+
+    def handle(self, number: int, frame: Any) -> None:
+        """Note the first Ctrl-C; a second one, for a target that never returns, raises at once."""
+        if self.pressed:
+            raise KeyboardInterrupt
+        self.pressed = True
+
+    def deliver(self) -> None:
+        """Hand a Ctrl-C to a handler of the caller's, now that the state is whole."""
+        if self.pressed and self.before is not signal.default_int_handler:
+            self.pressed = False
+            self.before(signal.SIGINT, None)
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Let Ctrl-C wait for the end of a chunk, so that what is returned is whole.
-
-    A second Ctrl-C, for a target that never returns, raises at once.
-    """
-    flag = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield flag
-        return
+def _deferred_interrupt() -> Iterator[_Interrupt]:
+    """Let Ctrl-C wait for the end of a chunk, so that what is returned is whole."""
     before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # somebody else handles it
-        yield flag
+    interrupt = _Interrupt(before)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield interrupt  # signals do not arrive here, or are not for Python
         return
-
-    def handle(number: int, frame: Any) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
-        flag.set()
-
-    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, interrupt.handle)
     try:
-        yield flag
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
+    interrupt.deliver()

@@ -8,7 +8,7 @@ Python float in a schema recompiles at every new value.
 """
 
 from pushforward import _native
-from pushforward._ops.arguments import Moments, check_tensor, count, empty, is_plain
+from pushforward._ops.arguments import Moments, check_tensor, count, empty, is_plain, whole
 from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
 from pushforward._ops.evaluate import log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
@@ -43,4 +43,5 @@ __all__ = [
     "reverse_step",
     "reverse_step_",
     "score",
+    "whole",
 ]

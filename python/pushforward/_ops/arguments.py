@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from pushforward import _native
@@ -15,22 +17,31 @@ from pushforward import _native
 Moments = tuple[Tensor, Tensor, Tensor]
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
+_transforms_active = torch._C._are_functorch_transforms_active
 _HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+
+
+def whole(value: Any, name: str, expected: str = "an int") -> int:
+    """Return ``value`` as an int; under torch.compile it may be a symbolic one."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}") from None
 
 
 def count(value: Any, name: str, least: int = 0) -> int:
     """Return ``value`` as an int of at least ``least``."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    value = value.__index__()
+    value = whole(value, name)
     if not least <= value < 2**63:
         raise ValueError(f"{name}: expected an int >= {least} and < 2**63, got {value}")
     return value
 
 
-def empty(
-    shape: Sequence[int], *, dtype: torch.dtype, device: torch.device | str = "cpu"
-) -> Tensor:
+def empty(shape: Sequence[int], *, dtype: torch.dtype) -> Tensor:
     """Return fresh memory, on huge pages where it is large; its size is checked first."""
     if dtype not in (torch.float32, torch.float64):
         raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
@@ -39,8 +50,8 @@ def empty(
         size *= n
     if size >= 2**63:
         raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
-    out = torch.empty(shape, dtype=dtype, device=device)
-    if size >= _HUGE and out.device.type == "cpu" and not torch.compiler.is_compiling():
+    out = torch.empty(shape, dtype=dtype, device="cpu")
+    if size >= _HUGE and not torch.compiler.is_compiling():
         _native.advise_huge_pages(out)
     return out
 
@@ -50,7 +61,7 @@ def is_plain(*tensors: Any) -> bool:
 
     What is no tensor at all counts as plain: the native check names it.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
         return False
     for t in tensors:
         kind = type(t)
@@ -62,7 +73,10 @@ def is_plain(*tensors: Any) -> bool:
 
 
 def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
+    """Return a coefficient as the tensor that the registered ops take."""
     if isinstance(value, Tensor):
+        if value.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name}: expected a value without gradient; it is not differentiable")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
@@ -88,6 +102,13 @@ def no_grad_in_place(name: str, *tensors: Any) -> None:
     """Raise ValueError if a gradient is wanted through an op that works in place."""
     if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in tensors):
         raise ValueError(f"{name}_: expected tensors that do not require grad")
+
+
+def changed(x: Tensor) -> Tensor:
+    """Tell autograd that ``x`` was written to, as torch's own in-place functions do."""
+    if not x.is_inference():
+        torch.autograd.graph.increment_version(x)
+    return x
 
 
 def like(x: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    changed,
     coefficient,
     column,
     is_plain,
@@ -53,7 +54,7 @@ def diffuse(
                 [0.5000, 0.5000, 0.5000]])
 
     """
-    if is_plain(x):
+    if is_plain(x, mean_scale, std):
         out = like(x)
         _native.diffuse(out, x, mean_scale, std, seed, chain_offset, threads())
         return out
@@ -137,7 +138,7 @@ def reverse_step(
         tensor([[3., 3.]])
 
     """
-    if is_plain(x, score):
+    if is_plain(x, score, growth, drift_scale, noise_scale):
         out = like(x)
         _native.reverse(
             out, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
@@ -175,11 +176,11 @@ def reverse_step_(
         True
 
     """
-    if is_plain(x, score):
+    if is_plain(x, score, growth, drift_scale, noise_scale):
         _native.reverse(
             x, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
         )
-        return x
+        return changed(x)
     no_grad_in_place("reverse_step", x, score)
     torch.ops.pushforward.reverse_step_(
         x,

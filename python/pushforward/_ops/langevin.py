@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    changed,
     coefficient,
     column,
     is_plain,
@@ -63,11 +64,10 @@ def langevin(
         torch.Size([3, 2])
 
     """
-    if is_plain(x, score):
-        if out is None:
-            out = like(x)
-        _native.langevin(out, x, score, step_size, beta, seed, step, chain_offset, threads())
-        return out
+    if is_plain(x, score, step_size, beta):
+        result = like(x) if out is None else out
+        _native.langevin(result, x, score, step_size, beta, seed, step, chain_offset, threads())
+        return result if out is None else changed(out)
     if out is not None:
         raise ValueError("out: expected None where gradients or compilation are in play")
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
@@ -93,9 +93,9 @@ def langevin_(
         True
 
     """
-    if is_plain(x, score):
+    if is_plain(x, score, step_size, beta):
         _native.langevin(x, x, score, step_size, beta, seed, step, chain_offset, threads())
-        return x
+        return changed(x)
     no_grad_in_place("langevin", x, score)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     torch.ops.pushforward.langevin_(x, score, h, b, seed, step, chain_offset)

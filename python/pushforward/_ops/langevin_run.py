@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
+    changed,
     check_tensor,
     coefficient,
     is_plain,
@@ -111,8 +112,8 @@ def langevin_run_(
     if not torch.compiler.is_compiling():
         check_tensor(x, "x")
     if n_nonfinite is None:
-        n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64)
-    if is_plain(x):
+        n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64, device=x.device)
+    if is_plain(x, step_size, beta):
         langevin_chunk(
             x,
             target,
@@ -124,7 +125,7 @@ def langevin_run_(
             chain_offset=chain_offset,
             n_nonfinite=n_nonfinite,
         )
-        return x
+        return changed(x)
     no_grad_in_place("langevin_run", x)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
+    changed,
     is_plain,
     library,
     no_grad_in_place,
@@ -39,9 +40,11 @@ def commit_(
                 [0.]]), tensor([0, 1]))
 
     """
+    if moments is not None and not (isinstance(moments, tuple) and len(moments) == 3):
+        raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
     if is_plain(x, proposed):
         _native.commit(x, proposed, n_nonfinite, moments, threads())
-        return x
+        return changed(x)
     no_grad_in_place("commit", x)
     shift, total, squares = moments if moments is not None else (None, None, None)
     torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
@@ -73,7 +76,7 @@ def pooled_moments(
     x: Tensor, n_steps: int, n_left_out: Tensor, moments: Moments
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance over all chains and steps, float64, shape ``event`` each."""
-    mean = torch.empty(x.shape[1:], dtype=torch.float64)
+    mean = torch.empty(x.shape[1:], dtype=torch.float64, device=x.device)
     var = torch.empty_like(mean)
     _native.pool(x, n_steps, n_left_out, moments, mean, var, threads())
     return mean, var

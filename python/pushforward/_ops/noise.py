@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    changed,
     is_plain,
     library,
     no_grad_in_place,
@@ -21,6 +22,7 @@ def fill_(
     """Fill ``out`` (n_chains, n) with a stretch of each chain's sequence."""
     if is_plain(out):
         _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())
+        changed(out)
     else:
         no_grad_in_place("fill", out)
         torch.ops.pushforward.fill_(out, uniform, seed, purpose, chain_offset, start)

@@ -58,13 +58,19 @@ def denoising_loss(
         0.0
 
     """
-    times = torch.as_tensor(t, dtype=torch.float64).expand(len(x0))
+    _ops.check_tensor(x0, "x0")
+    n = len(x0) if x0.ndim else 0
+    times = torch.as_tensor(t, dtype=torch.float64)
+    for name, value in (("t", times), ("weight", weight)):
+        if value is not None and value.shape not in (torch.Size(()), torch.Size((n,))):
+            raise ValueError(f"{name}: expected shape () or ({n},), got {tuple(value.shape)}")
+    times = times.expand(n)
     noisy = process.diffuse(x0, times, seed=seed, chain_offset=chain_offset)
     estimate = denoiser(noisy, times.to(x0.dtype))
     if not isinstance(estimate, Tensor) or estimate.shape != x0.shape:
         got = tuple(estimate.shape) if isinstance(estimate, Tensor) else type(estimate).__name__
         raise ValueError(f"denoiser: expected a tensor of shape {tuple(x0.shape)}, got {got}")
-    square = (estimate - x0).flatten(1).square().sum(1)
+    square = (estimate - x0).reshape(n, x0[:1].numel()).square().sum(1)
     return (square if weight is None else square * weight.to(square)).mean()
 
 
@@ -77,7 +83,8 @@ def tweedie_score(
         \qquad a_t = e^{-\kappa t}
 
     Args:
-        denoiser: ``denoiser(x, t) -> E[x_0 | x_t = x]``.
+        denoiser: ``denoiser(x, t) -> E[x_0 | x_t = x]``, called as in :func:`denoising_loss`
+            with ``t`` of shape ``(n_chains,)``.
         process: the forward process.
 
     Returns:
@@ -94,10 +101,11 @@ def tweedie_score(
     """
 
     def score(x: Tensor, t: Tensor) -> Tensor:
-        exact = torch.as_tensor(t, dtype=torch.float64)
+        t = torch.as_tensor(t)
+        exact = t.double()
         scale = column(process.mean_scale(exact).to(x), x)
         variance = column((process.std(exact) ** 2).to(x), x)
-        return (scale * denoiser(x, t) - x) / variance
+        return (scale * denoiser(x, t.expand(len(x))) - x) / variance
 
     return score
 
@@ -271,4 +279,6 @@ def fit_denoiser(
             if callback is not None:
                 callback(step, loss.item())
             bar.update(1)
+    for kept, trained in zip(average.buffers(), denoiser.buffers(), strict=True):
+        kept.copy_(trained)
     return average.eval()

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from pushforward import _ops, random
+from pushforward.targets.base import number
 
 Time = Tensor | float
 
@@ -47,13 +48,10 @@ class OrnsteinUhlenbeck:
     diffusion: float = 2**0.5
 
     def __post_init__(self) -> None:
-        for name, least in (("kappa", 0.0), ("diffusion", None)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-            if not math.isfinite(value) or (value < 0 if least == 0.0 else value <= 0):
-                sign = ">= 0" if least == 0.0 else "> 0"
-                raise ValueError(f"{name}: expected a finite number {sign}, got {value}")
+        object.__setattr__(self, "kappa", number(self.kappa, "kappa"))
+        object.__setattr__(self, "diffusion", number(self.diffusion, "diffusion", positive=True))
+        if self.kappa < 0:
+            raise ValueError(f"kappa: expected a finite number >= 0, got {self.kappa}")
 
     @overload
     def mean_scale(self, t: float) -> float: ...
@@ -99,7 +97,12 @@ class OrnsteinUhlenbeck:
             0.5
 
         """
+        if not isinstance(noise_level, Tensor):
+            raise TypeError(
+                f"noise_level: expected a torch.Tensor, got {type(noise_level).__name__}"
+            )
         square = (noise_level / self.diffusion) ** 2
+        square = torch.where(noise_level >= 0, square, torch.nan)
         if self.kappa == 0:
             return square
         return torch.log1p(2 * self.kappa * square) / (2 * self.kappa)
@@ -156,7 +159,9 @@ class OrnsteinUhlenbeck:
                 raise ValueError("t: expected times >= 0, got a negative or nan one")
             exact = t.detach().double()
             return self.mean_scale(exact).to(x0), self.std(exact).to(x0)
-        check_time(t, "t")
+        t = number(t, "t")
+        if t < 0:
+            raise ValueError(f"t: expected a finite time >= 0, got {t}")
         return self.mean_scale(t), self.std(t)
 
     def noise(self, like: Tensor, *, seed: int, chain_offset: int = 0) -> Tensor:
@@ -183,11 +188,3 @@ class OrnsteinUhlenbeck:
             dtype=like.dtype,
         )
         return flat.reshape(like.shape)
-
-
-def check_time(t: Any, name: str) -> None:
-    """Raise unless ``t`` is a finite number, at least 0."""
-    if isinstance(t, bool) or not isinstance(t, (int, float)):
-        raise TypeError(f"{name}: expected a number or a tensor, got {type(t).__name__}")
-    if not (math.isfinite(t) and t >= 0):
-        raise ValueError(f"{name}: expected a finite time >= 0, got {t}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pushforward import _ops, random
 from pushforward.diffusion.process import OrnsteinUhlenbeck
+from pushforward.targets.base import number
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -70,15 +72,16 @@ def reverse(
 
     """
     grid = _grid(times)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise TypeError(f"alpha: expected a number, got {type(alpha).__name__}")
-    if not (math.isfinite(alpha) and alpha >= 0):
+    alpha = number(alpha, "alpha")
+    if alpha < 0:
         raise ValueError(f"alpha: expected a finite number >= 0, got {alpha}")
     if not isinstance(process, OrnsteinUhlenbeck):
         raise TypeError(f"process: expected an OrnsteinUhlenbeck, got {type(process).__name__}")
     _ops.check_tensor(x_T, "x_T")
     if x_T.ndim == 0:
         raise ValueError("x_T: expected shape (n_chains, *event), got a 0-d tensor")
+    if not bool(x_T.isfinite().all()):
+        raise ValueError("x_T: expected finite values, got inf or nan")
     seed = random.resolve_seed(seed)
     x = x_T.detach().clone(memory_format=torch.contiguous_format)
     kappa, sigma = process.kappa, process.diffusion
@@ -95,6 +98,13 @@ def reverse(
             seed=seed,
             step=step,
             chain_offset=chain_offset,
+        )
+    bad = int((~x.reshape(len(x), x[:1].numel()).isfinite().all(1)).sum())
+    if bad:
+        warnings.warn(
+            f"{bad} of {len(x)} chains left the finite numbers on the way back",
+            RuntimeWarning,
+            stacklevel=2,
         )
     return x
 

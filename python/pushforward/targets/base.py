@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,10 +39,9 @@ class NativeTarget(ABC):
     n_components: int = 0
     _parameters: tuple[Tensor, ...] = ()
     _scalars: tuple[float, ...] = ()
-    _frozen: ClassVar[frozenset[str]] = frozenset({"dim", "kind", "_parameters", "_scalars"})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self._frozen and name in self.__dict__:
+        if name in self.__dict__:
             raise AttributeError(f"{type(self).__name__} is immutable")
         super().__setattr__(name, value)
 
@@ -145,6 +144,11 @@ class NativeTarget(ABC):
         handles = self.__dict__.setdefault("_handles", {})
         if dtype not in handles:
             kind, dim, k, tensors, scalars = self.native_arguments(dtype)
+            largest = torch.finfo(dtype).max
+            if not all(bool(t.isfinite().all()) for t in tensors) or any(
+                abs(s) > largest for s in scalars
+            ):
+                raise ValueError(f"target: its parameters overflow {dtype}; use float64 states")
             handles[dtype] = _ops.NativeHandle(kind, dim, k, tensors, *scalars)
         return handles[dtype]
 
@@ -183,7 +187,10 @@ def finite(value: Any, name: str, ndim: int | tuple[int, ...]) -> Tensor:
     """Return ``value`` as a finite float64 tensor of ``ndim`` dimensions, detached and copied."""
     allowed = (ndim,) if isinstance(ndim, int) else ndim
     try:
-        tensor = torch.as_tensor(value).detach().to("cpu", torch.float64, copy=True)
+        if isinstance(value, Tensor):
+            tensor = value.detach().to("cpu", torch.float64, copy=True)
+        else:
+            tensor = torch.tensor(value, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected a tensor of numbers, got {value!r}") from error
     if tensor.ndim not in allowed:

@@ -71,7 +71,7 @@ class Gaussian(NativeTarget):
             if not (matrix > 0).all():
                 raise ValueError(f"{name}: expected positive values, got {matrix.min().item()}")
             variance = {"precision": 1 / matrix, "covariance": matrix, "scale": matrix**2}[name]
-            self._covariance, self._factor = variance.diag(), variance.sqrt().diag()
+            self._covariance, self._factor = variance, variance.sqrt()
             inverse = 1 / variance
             log_det = inverse.log().sum().item()
             self.kind = Kind.GAUSSIAN_DIAGONAL
@@ -96,15 +96,16 @@ class Gaussian(NativeTarget):
     def _draw(self, n: int, seed: int, chain_offset: int) -> Tensor:
         z = normals(n, self.dim, seed, chain_offset)
         if self.kind == Kind.GAUSSIAN_DIAGONAL:
-            return self.mean + z * self._factor.diagonal()
-        return self.mean + lower_product(self._factor, z)
+            return self._parameters[0] + z * self._factor
+        return self._parameters[0] + lower_product(self._factor, z)
 
     @property
     def mean(self) -> Tensor:
         """Exact mean, float64 ``(dim,)``."""
-        return self._parameters[0]
+        return self._parameters[0].clone()
 
     @property
     def covariance(self) -> Tensor:
         """Exact covariance, float64 ``(dim, dim)``."""
-        return self._covariance
+        covariance = self._covariance
+        return covariance.diag() if covariance.ndim == 1 else covariance.clone()

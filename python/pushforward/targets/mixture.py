@@ -54,7 +54,7 @@ class GaussianMixture(NativeTarget):
             raise ValueError(f"means: expected shape (K, dim), got {tuple(centers.shape)}")
         if (scales is None) == (covariances is None):
             raise TypeError("expected exactly one of scales and covariances")
-        w = torch.ones(k, dtype=torch.float64) if weights is None else vector(weights, "weights")
+        w = vector([1.0] * k if weights is None else weights, "weights")
         if w.shape != (k,) or not (w > 0).all():
             raise ValueError(f"weights: expected {k} positive values, got {w.tolist()}")
         self._weights = w / w.sum()
@@ -67,8 +67,8 @@ class GaussianMixture(NativeTarget):
                 )
             self.kind = Kind.MIXTURE_ISOTROPIC if std.ndim == 1 else Kind.MIXTURE_DIAGONAL
             precisions = std**-2
-            spread = std if std.ndim == 2 else std[:, None].expand(k, dim)
-            self._factors = torch.diag_embed(spread)
+            spread = std if std.ndim == 2 else std[:, None].repeat(1, dim)
+            self._factors = spread
             log_det = -2 * spread.log().sum(1)
         else:
             matrices = finite(covariances, "covariances", 3)
@@ -86,12 +86,22 @@ class GaussianMixture(NativeTarget):
     @property
     def means(self) -> Tensor:
         """Centers of the components, float64 ``(K, dim)``."""
-        return self._parameters[0]
+        return self._parameters[0].clone()
 
     @property
     def weights(self) -> Tensor:
         """Weights of the components, float64 ``(K,)``, summing to 1."""
-        return self._weights
+        return self._weights.clone()
+
+    def native_arguments(
+        self, dtype: torch.dtype
+    ) -> tuple[int, int, int, list[Tensor], list[float]]:
+        """Return the parameters in base 2, as the kernel takes them."""
+        centers, precisions, log_weights = self._parameters
+        log2_e = 1 / math.log(2)
+        tensors = [centers, -0.5 * log2_e * precisions, log2_e * log_weights]
+        converted = [t.to(dtype).contiguous() for t in tensors]
+        return int(self.kind), self.dim, self.n_components, converted, [0.0, 0.0, 0.0]
 
     def torch_log_density(self, x: Tensor) -> Tensor:
         """Return the log-density in plain torch."""
@@ -110,7 +120,9 @@ class GaussianMixture(NativeTarget):
         component = torch.searchsorted(self._weights.cumsum(0), u)
         component = component.clamp(max=self.n_components - 1)
         z = normals(n, self.dim, seed, chain_offset)
-        return self.means[component] + lower_product(self._factors[component], z)
+        factors = self._factors[component]
+        spread = factors * z if factors.ndim == 2 else lower_product(factors, z)
+        return self._parameters[0][component] + spread
 
     @property
     def mean(self) -> Tensor:
@@ -121,5 +133,6 @@ class GaussianMixture(NativeTarget):
     def covariance(self) -> Tensor:
         """Exact covariance, float64 ``(dim, dim)``."""
         away = self.means - self.mean
-        within = self._factors @ self._factors.mT
+        factors = self._factors
+        within = torch.diag_embed(factors**2) if factors.ndim == 2 else factors @ factors.mT
         return torch.einsum("k,kij->ij", self._weights, within + away[:, :, None] * away[:, None])

@@ -95,8 +95,8 @@ def evaluate(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
             does not depend on ``x`` differentiably.
 
     """
-    at = x.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        at = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
         try:
             value = target.log_density(at)
         except Exception as error:

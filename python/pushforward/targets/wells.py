@@ -46,14 +46,21 @@ class DoubleWell(NativeTarget):
 
     def _integrate(self) -> tuple[float, float]:
         # The integrand is entire and falls faster than a Gaussian, so the trapezoidal rule
-        # converges exponentially; its width is where the exponent is 45 below its top.
+        # converges exponentially. Its range is where the energy is within 45 of the least, in
+        # x^2 between the roots of b s^2 / 4 + mu s / 2 - deepest = 45; two wells far apart are
+        # two ranges, of which one is enough.
         mu, b = self._scalars
         deepest = mu * mu / (4 * b) if mu < 0 else 0.0
-        square = (-mu + math.sqrt(mu * mu + 4 * b * (45.0 - deepest))) / b
-        x = np.linspace(-math.sqrt(square), math.sqrt(square), 20001)
-        weight = np.exp(-0.5 * mu * x**2 - 0.25 * b * x**4 - deepest)
-        total = float(weight.sum() * (x[1] - x[0]))
-        return math.log(total) + deepest, float((weight * x**2).sum() / weight.sum())
+        root = math.sqrt(180 * b) if mu < 0 else math.sqrt(mu * mu + 180 * b)
+        upper = (root - mu) / b if mu < 0 else 180 / (root + mu)
+        lower = max((-root - mu) / b, 0.0) if mu < 0 else 0.0
+        low, high = math.sqrt(lower), math.sqrt(upper)
+        x = np.linspace(low if low > 0 else -high, high, 20001)
+        square = x * x
+        energy = 0.25 * b * (square + mu / b) ** 2 if mu < 0 else square * (mu / 2 + b / 4 * square)
+        weight = np.exp(-energy)
+        total = float(weight.sum() * (x[1] - x[0])) * (2 if low > 0 else 1)
+        return math.log(total) + deepest, float((weight * square).sum() / weight.sum())
 
     def torch_log_density(self, x: Tensor) -> Tensor:
         """Return the log-density in plain torch."""
@@ -65,8 +72,8 @@ class DoubleWell(NativeTarget):
         # Rejection from a Gaussian envelope, signs drawn apart; attempt r of a draw reads entries
         # r * dim .. of its sequences, so that draws do not depend on each other.
         center, std, log_accept = self._envelope()
-        draws = torch.zeros(n, self.dim, dtype=torch.float64)
-        missing = torch.ones(n, self.dim, dtype=torch.bool)
+        draws = torch.zeros(n, self.dim, dtype=torch.float64, device="cpu")
+        missing = torch.ones(n, self.dim, dtype=torch.bool, device="cpu")
         attempt = 0
         while missing.any():
             z = random.normal(
@@ -91,15 +98,17 @@ class DoubleWell(NativeTarget):
         """Center and std of the better of two Gaussian envelopes, and log of density over it."""
         mu, b = self._scalars
         # (x^2 - c)^2 >= 0 gives b x^4 / 4 >= b c x^2 / 2 - b c^2 / 4: a centered Gaussian of
-        # precision p = mu + b c; its mass is least where p^2 - mu p - b = 0.
-        p = 0.5 * (mu + math.sqrt(mu * mu + 4 * b))
-        c = (p - mu) / b
-        log_mass = 0.25 * b * c * c + 0.5 * math.log(2 * math.pi / p)
+        # precision p = mu + b c. Its mass is least where p^2 - mu p = b, that is c = 1 / p.
+        root = math.sqrt(mu * mu + 4 * b)
+        p = 0.5 * (root + mu) if mu > 0 else 2 * b / (root - mu)
+        c = 1 / p
         if mu < 0:
             # Around the well m > 0, for x > 0: (x + m)^2 >= m^2 gives a Gaussian at m. It covers
-            # half of the law, and the sign gives the other half.
+            # half of the law, and the sign gives the other half. Masses are over exp(b m^4 / 4),
+            # beside which their difference would be lost.
             m2 = -mu / b
-            log_well = 0.25 * b * m2 * m2 + 0.5 * math.log(4 * math.pi / (b * m2)) + math.log(2)
+            log_mass = 0.25 * p * (c + m2) + 0.5 * math.log(2 * math.pi / p)
+            log_well = 0.5 * math.log(4 * math.pi / (b * m2)) + math.log(2)
             if log_well < log_mass:
                 m = math.sqrt(m2)
 

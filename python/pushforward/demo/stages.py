@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saying what runs and how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stages:
+    """The demo's stages, announced as they begin and timed as they end.
+
+    Attributes:
+        seconds: wall-clock seconds of each finished stage, by title.
+
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """Print the title now and the seconds at the end."""
+        print(f"{title} ...", flush=True)
+        began = time.perf_counter()
+        yield
+        self.seconds[title] = time.perf_counter() - began
+        print(f"  {self.seconds[title]:.1f} s", flush=True)
+
+    def total(self) -> float:
+        """Return the seconds since the first stage could begin."""
+        return time.perf_counter() - self._began
