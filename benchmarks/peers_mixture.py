@@ -38,6 +38,12 @@ class Mixture:
         """Return the standard deviation of a step's noise."""
         return math.sqrt(2 * self.step_size)
 
+    @property
+    def components(self) -> list[tuple[float, float, float]]:
+        """Return centre and precision of each component as constants of a program."""
+        precisions = (self.stds**-2).tolist()
+        return [(*m, p) for m, p in zip(self.means.tolist(), precisions, strict=True)]
+
     def products(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the matrices of the score by two matrix products, for columns.
 
@@ -56,8 +62,12 @@ def columns(x: Tensor) -> Tensor:
     return x.T.contiguous().clone()
 
 
-def textbook(problem: Mixture, compiled: bool) -> Callable[[int], Walk]:
-    """Return walks of the score as the textbook writes it, on rows, compiled or not."""
+def textbook(problem: Mixture, steps: int) -> Walk:
+    """Score as the textbook writes it, on rows.
+
+    Not compiled: on several threads the compiler opens a parallel region for every chain, which
+    takes seconds a step.
+    """
     means, p, h = problem.means.float(), problem.precisions, problem.step_size
     log_weights = p.log()
 
@@ -66,8 +76,7 @@ def textbook(problem: Mixture, compiled: bool) -> Callable[[int], Walk]:
         r = torch.softmax(log_weights - 0.5 * p * (away * away).sum(2), 1) * p
         return x + h * (r[:, :, None] * away).sum(1) + problem.noise_scale * noise
 
-    chosen = torch.compile(step, fullgraph=True) if compiled else step
-    return lambda steps: torch_walk(chosen, problem.start.clone(), steps)
+    return torch_walk(step, problem.start.clone(), steps)
 
 
 def products(problem: Mixture, steps: int) -> Walk:
@@ -104,13 +113,15 @@ def autograd(problem: Mixture, steps: int) -> Walk:
     return torch_walk(step, columns(problem.start), steps)
 
 
-def written_out(x: Any, y: Any, problem: Mixture, exp: Any, maximum: Any) -> tuple[Any, Any]:
+def written_out(
+    x: Any, y: Any, components: list[tuple[float, float, float]], exp: Any, maximum: Any
+) -> tuple[Any, Any]:
     """Return the score of two coordinates with the components written out, for a compiler to fuse.
 
-    Takes torch tensors and JAX arrays; the components are constants of the program.
+    Takes torch tensors and JAX arrays.
     """
     terms = []
-    for (mx, my), p in zip(problem.means.tolist(), (problem.stds**-2).tolist(), strict=True):
+    for mx, my, p in components:
         dx, dy = mx - x, my - y
         terms.append((math.log(p) - 0.5 * p * (dx * dx + dy * dy), p, dx, dy))
     top = terms[0][0]
@@ -127,10 +138,11 @@ def written_out(x: Any, y: Any, problem: Mixture, exp: Any, maximum: Any) -> tup
 def written_out_compiled(problem: Mixture, at_once: int) -> Callable[[int], Walk]:
     """Return walks with ``at_once`` whole steps in one compiled graph, on two vectors."""
     h, c, n = problem.step_size, problem.noise_scale, len(problem.start)
+    components = problem.components
 
     def step(x: Tensor, y: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         for z in noise:
-            sx, sy = written_out(x, y, problem, torch.exp, torch.maximum)
+            sx, sy = written_out(x, y, components, torch.exp, torch.maximum)
             x, y = x + h * sx + c * z[0], y + h * sy + c * z[1]
         return x, y
 
@@ -170,7 +182,7 @@ def in_jax(problem: Mixture, form: str, unroll: int = 1) -> Callable[[int], Walk
         return (r[:, :, None] * away).sum(1)
 
     def fused(x: Any) -> Any:
-        return jnp.stack(written_out(x[0], x[1], problem, jnp.exp, jnp.maximum))
+        return jnp.stack(written_out(x[0], x[1], problem.components, jnp.exp, jnp.maximum))
 
     score = {"rows": rows, "columns": fused, "grad": jax.grad(log_density)}[form]
     start = problem.start if form == "rows" else columns(problem.start)
@@ -180,10 +192,9 @@ def in_jax(problem: Mixture, form: str, unroll: int = 1) -> Callable[[int], Walk
 def walks(problem: Mixture) -> Walks:
     """Return all of them by name."""
     return {
-        "torch eager, rows": lambda: textbook(problem, compiled=False),
+        "torch eager, rows": lambda: partial(textbook, problem),
         "torch eager, columns": lambda: partial(products, problem),
         "torch eager, autograd": lambda: partial(autograd, problem),
-        "torch.compile, rows": lambda: textbook(problem, compiled=True),
         "torch.compile, columns": lambda: written_out_compiled(problem, 1),
         "torch.compile, columns, 4 steps a graph": lambda: written_out_compiled(problem, 4),
         "JAX scan, rows": lambda: in_jax(problem, "rows"),

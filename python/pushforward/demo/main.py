@@ -20,7 +20,7 @@ from pushforward.demo.report import Report
 from pushforward.demo.ring import RingResult, sample_ring
 from pushforward.demo.ring_figures import cloud_pictures, rate_picture
 from pushforward.demo.settings import FULL, SHORT, Seeds, Settings
-from pushforward.demo.stages import Stages
+from pushforward.demo.stages import Stages, one_thread
 from pushforward.demo.tables import digit_table, ring_table
 
 
@@ -37,7 +37,8 @@ def run_demo(out: Path, *, short: bool = False, seed: int = 0) -> None:
     stages = Stages()
     with stages.stage(f"Ring: {settings.n_chains} chains, {settings.n_steps} steps, three ways"):
         ring = sample_ring(settings, seeds)
-    digits, drawn = _new_digits(settings, seeds, stages)
+    with one_thread():
+        digits, drawn = _new_digits(settings, seeds, stages)
     with stages.stage("Measuring the digits"):
         judgement = judge(digits, drawn, settings, seeds)
     tables = ring_table(ring), digit_table(judgement)

@@ -33,7 +33,7 @@ class Settings:
     n_subsets: int = 8
     subset_size: int = 1024
     width: int = 24
-    training_steps: int = 1200
+    training_steps: int = 900
     batch_size: int = 128
     n_samples: int = 256
     reverse_steps: int = 128

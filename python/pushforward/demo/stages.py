@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 class Stages:
     """The demo's stages, announced as they begin and timed as they end.
@@ -32,3 +34,17 @@ class Stages:
     def total(self) -> float:
         """Return the seconds since the first stage could begin."""
         return time.perf_counter() - self._began
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, for networks too small to gain much from two.
+
+    Two of torch's threads that wait for each other on a busy machine are slower by an order.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
