@@ -13,6 +13,9 @@ from typing import Any
 from harness import RESULTS, quartiles, ratios, write
 
 README = Path(__file__).parent / "README.md"
+FRONT = Path(__file__).parent.parent / "README.md"
+BEGIN = "<!-- table: begin (written by benchmarks/make_tables.py) -->"
+END = "<!-- table: end -->"
 QUIET = 0.1  # share of the machine from which other work spoils the figures
 Record = Mapping[str, Any]
 
@@ -213,9 +216,29 @@ def publish(record: Record, options: argparse.Namespace) -> None:
         main()
 
 
+def front_table(records: Sequence[Record]) -> str:
+    """Return the table of the project's README: the claims that have a bar."""
+    lines = [BEGIN]
+    for record in records:
+        rows = [summary_row(case) for case in record["cases"] if judged(case)]
+        if rows:
+            head = "| claim | pushforward | hardest ratio | bar | | measured / ceiling |"
+            lines += ["", machine_line(record), "", head, "|---|---|---|---|---|---|", *rows]
+    return "\n".join([*lines, "", END])
+
+
+def with_front_table(text: str, records: Sequence[Record]) -> str:
+    """Return the project's README with its table replaced."""
+    before, _, rest = text.partition(BEGIN)
+    return before + front_table(records) + rest.partition(END)[2]
+
+
 def main() -> None:
-    """Write the page."""
-    README.write_text(page(load()), encoding="utf-8")
+    """Write the page, and the table of the project's README."""
+    records = load()
+    README.write_text(page(records), encoding="utf-8")
+    front = with_front_table(FRONT.read_text(encoding="utf-8"), records)
+    FRONT.write_text(front, encoding="utf-8")
 
 
 if __name__ == "__main__":

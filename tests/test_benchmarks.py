@@ -168,6 +168,9 @@ def test_page_is_what_the_script_writes() -> None:
     records = make_tables.load()
     assert records, "no results under benchmarks/results"
     assert make_tables.README.read_bytes() == make_tables.page(records).encode()
+    front = make_tables.FRONT.read_text(encoding="utf-8")
+    assert front == make_tables.with_front_table(front, records)
+    assert make_tables.front_table(records) in front
 
 
 def test_outputs_name_no_folder_of_the_machine() -> None:
