@@ -89,8 +89,8 @@ def digit_prose(judgement: Judgement, settings: Settings) -> tuple[Paragraphs, P
     closer = [100 * float(np.mean(source.distances < near)) for source in judgement.drawn]
     before = (
         f"A small U-Net learns to remove noise from scikit-learn's {n_real} handwritten digits of "
-        f"8×8 pixels, in {settings.training_steps} batches of {settings.batch_size}. Tweedie's "
-        "formula turns it into the score, and the reverse process carries noise back to "
+        f"8×8 pixels, in {settings.training_steps} batches of {settings.batch_size} on one thread. "
+        "Tweedie's formula turns it into the score, and the reverse process carries noise back to "
         f"{settings.n_samples} new digits in {settings.reverse_steps} steps over noise levels from "
         f"{high:g} to {low:g}: once as the SDE (α = 1), once as the probability-flow ODE "
         "(α = 0), from the same noise. All are shown; none were picked.",

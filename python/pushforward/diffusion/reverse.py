@@ -122,7 +122,8 @@ def _check_score(gradient: Any, x: Tensor) -> None:
 def _grid(times: Any) -> list[float]:
     try:
         if isinstance(times, Tensor):
-            times = times.detach().double().tolist() if times.ndim == 1 else None
+            real = times.ndim == 1 and not times.is_complex()
+            times = times.detach().double().tolist() if real else None
         grid = [float(t) for t in times]
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError("times: expected a sequence of numbers or a 1-d tensor") from error

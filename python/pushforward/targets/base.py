@@ -203,9 +203,15 @@ def finite(value: Any, name: str, ndim: int | tuple[int, ...]) -> Tensor:
 
 def number(value: Any, name: str, *, positive: bool = False) -> float:
     """Return ``value`` as a finite float."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+    odd = isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool)
+    if odd or isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from error
     if not math.isfinite(result) or (positive and result <= 0):
         wanted = "a positive finite number" if positive else "a finite number"
         raise ValueError(f"{name}: expected {wanted}, got {result}")
