@@ -3,8 +3,10 @@
 
 A :class:`Case` is a claim with its :class:`Contender` s. Every round calls each of them once, in an
 order that rotates, because a host's speed drifts by up to a factor of two within minutes: only what
-stood in the same round is compared. The samples of a call must pass the contender's gate before the
-call's time counts; a gate that fails ends the benchmark.
+stood in the same round is compared. Before its turn the others' threads, which spin for milliseconds
+after their last work, have come to rest, and a short call is made once untimed so that its own
+threads are awake. The samples of a call must pass the contender's gate before the call's time
+counts; a gate that fails ends the benchmark.
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from machine import Load, machine, slug
+
+REST = 0.01
+"""Seconds after which the threads of OpenMP and XLA have stopped spinning."""
+
+SHORT = 0.05
+"""Seconds below which a call is made untimed before the timed one."""
 
 RESULTS = Path(__file__).parent / "results"
 Role = Literal["ours", "peer", "ceiling"]
@@ -97,6 +105,13 @@ def ratios(peer: Sequence[float], ours: Sequence[float]) -> list[float]:
     return [p / o for p, o in zip(peer, ours, strict=True)]
 
 
+def _rest() -> None:
+    """Wait without sleeping: a core that idles takes milliseconds to be as fast as before."""
+    end = time.perf_counter() + REST
+    while time.perf_counter() < end:
+        pass
+
+
 def _timed(contender: Contender) -> tuple[float, Any]:
     if contender.prepare is not None:
         contender.prepare()
@@ -111,6 +126,28 @@ def _check(case: str, contender: Contender, samples: Any, calls: int) -> None:
         contender.gate(samples, calls)
     except GateError as error:
         raise GateError(f"{case}: {contender.name}: {error}") from error
+
+
+@dataclass
+class _Turns:
+    """A contender's calls so far."""
+
+    contender: Contender
+    calls: int = 2  # in the warm-up
+    seconds_per_unit: list[float] = field(default_factory=list)
+    short: bool = True
+
+    def take(self, case: str) -> None:
+        """Time one call and check its samples."""
+        _rest()
+        if self.short:
+            _timed(self.contender)
+            self.calls += 1
+        elapsed, samples = _timed(self.contender)
+        self.calls += 1
+        self.short = elapsed < SHORT
+        _check(case, self.contender, samples, self.calls)
+        self.seconds_per_unit.append(elapsed / self.contender.units)
 
 
 def _warmed_up(case: str, contender: Contender) -> float | Absent:
@@ -132,27 +169,25 @@ def measure(name: str, case: Case, rounds: int) -> dict[str, Any]:
     Wrong samples raise GateError, whose message names the case and the contender.
     """
     entries: list[dict[str, Any]] = []
-    live: list[tuple[Contender, list[float]]] = []
+    live: list[_Turns] = []
     for contender in case.contenders:
         first = contender if isinstance(contender, Absent) else _warmed_up(name, contender)
         if isinstance(first, Absent):
             entries.append({"name": first.name, "absent": first.reason})
         elif isinstance(contender, Contender):
-            live.append((contender, []))
+            live.append(_Turns(contender, short=first < SHORT))
             facts = {"name": contender.name, "role": contender.role, "bar": contender.bar}
-            entries.append({**facts, "first_call": first, "seconds_per_unit": live[-1][1]})
+            seconds = live[-1].seconds_per_unit
+            entries.append({**facts, "first_call": first, "seconds_per_unit": seconds})
     gc.collect()
     gc.disable()
     try:
         for i in range(rounds * case.rounds_factor):
-            for contender, seconds in rotated(live, i):
-                elapsed, samples = _timed(contender)
-                _check(name, contender, samples, i + 3)
-                seconds.append(elapsed / contender.units)
-                del samples
+            for turns in rotated(live, i):
+                turns.take(name)
     finally:
         gc.enable()
-    seconds_of = {contender.name: seconds for contender, seconds in live}
+    seconds_of = {turns.contender.name: turns.seconds_per_unit for turns in live}
     return {"name": name, **_record(case, entries, seconds_of)}
 
 

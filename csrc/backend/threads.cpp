@@ -2,15 +2,18 @@
 #include "backend/threads.hpp"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <new>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -20,6 +23,7 @@ namespace pf {
 namespace {
 
 constexpr double kSerialBelowNanoseconds = 50e3;
+constexpr int kSpinMicroseconds = 20;
 
 // Numbers are computed under the default floating-point state, whatever the caller's thread has
 // set (torch.set_flush_denormal, another rounding mode), and that state is given back afterwards.
@@ -83,46 +87,102 @@ struct Task {
   }
 };
 
+// Waits a moment for `ready` without giving the core up: waking a sleeping thread takes 50 to 100
+// us on a virtual machine, as long as a small kernel does. False after that moment, which is short
+// because torch's threads may want the core next.
+template <class Ready>
+bool spin_until(const Ready& ready) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(kSpinMicroseconds);
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready()) return true;
+#if defined(__SSE2__)
+      _mm_pause();
+#elif defined(__aarch64__)
+      __asm__ volatile("yield");
+#endif
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+// The caller works too, and never waits for a helper that has not begun.
 class Pool {
  public:
-  // The caller works too, so n_threads - 1 helpers are woken. Only one call at a time.
+  // Only one call at a time.
   bool run(Task& task, int n_threads) {
+    bool sleepers;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      while (n_helpers_ < n_threads - 1) {
-        const int index = n_helpers_;
-        try {
-          std::thread([this, index] { help(index); }).detach();
-        } catch (const std::system_error&) {  // no more threads to be had: do with fewer
-          n_threads = n_helpers_ + 1;
-          break;
-        }
-        ++n_helpers_;
-      }
+      start_helpers(n_threads - 1);
+      keep_off_caller();
       task_ = &task;
       wanted_ = n_threads - 1;
-      running_ = wanted_;
       ++generation_;
+      sleepers = n_asleep_ > 0;
     }
-    wake_.notify_all();
+    if (sleepers) wake_.notify_all();
     const bool worked = task.work();
-    std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
-    task_ = nullptr;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      task_ = nullptr;
+    }
+    if (!spin_until([this] { return running_ == 0; })) {
+      std::unique_lock<std::mutex> lock(mutex_);
+      done_.wait(lock, [this] { return running_ == 0; });
+    }
     return worked;
   }
 
   std::mutex busy;
 
  private:
+  void start_helpers(int n) {
+    try {
+      while (static_cast<int>(helpers_.size()) < n) {
+        const int index = static_cast<int>(helpers_.size());
+        helpers_.reserve(helpers_.size() + 1);
+        std::thread helper([this, index] { help(index); });
+        helpers_.push_back(helper.native_handle());
+        helper.detach();
+        caller_cpu_ = -1;
+      }
+    } catch (const std::system_error&) {  // no more threads to be had: do with fewer
+    }
+  }
+
+  // Linux puts a thread that it wakes on its waker's core where the others seem busy, and threads
+  // of OpenMP seem so for milliseconds after each of torch's operations: the caller would do all
+  // the work alone. Helpers that fill the machine are therefore kept off the caller's core.
+  void keep_off_caller() {
+#if defined(__linux__)
+    const int cpu = sched_getcpu();
+    if (cpu == caller_cpu_) return;
+    caller_cpu_ = cpu;
+    cpu_set_t allowed;
+    if (cpu < 0 || pthread_getaffinity_np(pthread_self(), sizeof allowed, &allowed) != 0) return;
+    const int others = CPU_COUNT(&allowed) - 1;
+    if (others < 1 || static_cast<int>(helpers_.size()) < others) return;
+    CPU_CLR(cpu, &allowed);
+    for (const pthread_t helper : helpers_) {
+      pthread_setaffinity_np(helper, sizeof allowed, &allowed);
+    }
+#endif
+  }
+
   void help(int index) {
     uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
+    const auto called = [&] { return generation_ != seen; };
     for (;;) {
-      wake_.wait(lock, [&] { return generation_ != seen; });
+      spin_until(called);
+      std::unique_lock<std::mutex> lock(mutex_);
+      ++n_asleep_;
+      wake_.wait(lock, called);
+      --n_asleep_;
       seen = generation_;
-      if (index >= wanted_) continue;
+      if (index >= wanted_ || task_ == nullptr) continue;
       Task* task = task_;
+      ++running_;
       lock.unlock();
       task->work();
       lock.lock();
@@ -130,11 +190,13 @@ class Pool {
     }
   }
 
-  std::mutex mutex_;
+  std::mutex mutex_;  // held where these change
   std::condition_variable wake_, done_;
+  std::vector<pthread_t> helpers_;
   Task* task_ = nullptr;
-  int n_helpers_ = 0, wanted_ = 0, running_ = 0;
-  uint64_t generation_ = 0;
+  int wanted_ = 0, n_asleep_ = 0, caller_cpu_ = -1;
+  std::atomic<int> running_{0};
+  std::atomic<uint64_t> generation_{0};
 };
 
 // Never destroyed: helpers may outlive static destructors. A forked child has none of its
