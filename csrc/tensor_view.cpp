@@ -59,7 +59,11 @@ TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : 
     bad_type(name, "a tensor with memory", "one without storage (fake, meta or transformed)");
   }
   // A lazy negation or conjugation is invisible in memory.
-  if (PyObject_IsTrue(py::object(tensor.attr("is_neg")()).ptr()) == 1) {
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  const auto negated =
+      py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg));
+  if (!negated) throw py::error_already_set();
+  if (negated.ptr() == Py_True) {
     bad_value(name, "a tensor without a pending negation", "one; pass x.resolve_neg()");
   }
 }

@@ -65,9 +65,12 @@ def is_plain(*tensors: Any) -> bool:
         return False
     for t in tensors:
         kind = type(t)
-        if kind is not Tensor and kind is not Parameter and isinstance(t, Tensor):
-            return False
-        if getattr(t, "requires_grad", False) and torch.is_grad_enabled():
+        if kind is float or kind is int:
+            continue
+        if kind is not Tensor and kind is not Parameter:
+            if isinstance(t, Tensor):
+                return False
+        elif t.requires_grad and torch.is_grad_enabled():
             return False
     return True
 
