@@ -70,13 +70,15 @@ def walkers(
 
 def noise_ceiling() -> Contender:
     """Return the rate of our own normals into memory that stays in cache."""
-    out, seeds = torch.empty(256, 1024), itertools.count()
+    out, seeds, calls = torch.empty(256, 1024), itertools.count(), 20
 
     def call() -> Tensor:
-        return pf.random.normal(256, 1024, seed=next(seeds), out=out)
+        for _ in range(calls):
+            pf.random.normal(256, 1024, seed=next(seeds), out=out)
+        return out
 
-    gate = lambda z, calls: gates.standard_normal(z)  # noqa: E731
-    return Contender("normals in cache", call, out.numel(), gate, role="ceiling")
+    gate = lambda z, _calls: gates.standard_normal(z)  # noqa: E731
+    return Contender("normals in cache", call, out.numel() * calls, gate, role="ceiling")
 
 
 def fma_ceiling(n: int) -> Contender:
@@ -185,7 +187,7 @@ def update(shape: tuple[int, ...], calls: int, quick: bool = False) -> Case:
     )
 
 
-def overhead(calls: int = 50) -> Case:
+def overhead(calls: int = 500) -> Case:
     """One op call on a small state."""
     case = update((64, 2), calls, quick=True)
     return Case(

@@ -3,10 +3,10 @@
 
 A :class:`Case` is a claim with its :class:`Contender` s. Every round calls each of them once, in an
 order that rotates, because a host's speed drifts by up to a factor of two within minutes: only what
-stood in the same round is compared. Before its turn the others' threads, which spin for milliseconds
-after their last work, have come to rest, and a short call is made once untimed so that its own
-threads are awake. The samples of a call must pass the contender's gate before the call's time
-counts; a gate that fails ends the benchmark.
+stood in the same round is compared. A short call is made once untimed, so that its code and memory
+are warm, and before the clock starts the threads of OpenMP, which spin for milliseconds after their
+last work, have come to rest. The samples of a call must pass the contender's gate before the call's
+time counts; a gate that fails ends the benchmark.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ def _rest() -> None:
 def _timed(contender: Contender) -> tuple[float, Any]:
     if contender.prepare is not None:
         contender.prepare()
+    _rest()
     began = time.perf_counter()
     samples = contender.call()
     seconds = time.perf_counter() - began
@@ -139,7 +140,6 @@ class _Turns:
 
     def take(self, case: str) -> None:
         """Time one call and check its samples."""
-        _rest()
         if self.short:
             _timed(self.contender)
             self.calls += 1

@@ -115,6 +115,7 @@ struct FullElements {
   int64_t first;
   PF_HD Pack<T> load(const T* p) const { return Pack<T>::load(p + first); }
   PF_HD void store(T* p, Pack<T> x) const { x.store(p + first); }
+  PF_HD void stream(T* p, Pack<T> x) const { x.stream(p + first); }
 };
 template <class T>
 struct PartialElements {
@@ -130,6 +131,7 @@ struct PartialElements {
     x.store(lanes);
     memcpy(p + first, lanes, static_cast<size_t>(count) * sizeof(T));
   }
+  PF_HD void stream(T* p, Pack<T> x) const { store(p, x); }
 };
 
 // visit(at, n) for elements [begin, end), n counting from 0: full packs, then the rest.

@@ -86,6 +86,12 @@ struct Pack {
     return a;
   }
   PF_HD void store(T* p) const { __builtin_memcpy(p, this, sizeof(Pack)); }
+  // Past the caches, where p is aligned for it: for what is not read again soon.
+  PF_HD void stream(T* p) const {
+    if (reinterpret_cast<uintptr_t>(p) % kVectorBytes != 0) return store(p);
+    PF_UNROLL
+    for (int k = 0; k < kRegisters; ++k) stream_register(p + k * kLanesPerRegister, r[k]);
+  }
 };
 
 // One truth value a lane, as wide as the T it was compared from.

@@ -69,6 +69,11 @@ struct MaskElement<8> {
 
 #if defined(__AVX512F__)
 
+// Past the caches; `to` is aligned to a register. The lock that ends a call orders it.
+template <class Register>
+PF_HD void stream_register(void* to, Register a) {
+  _mm512_stream_si512((__m512i*)to, (__m512i)a);
+}
 // The instruction takes its second operand where either is NaN, as a > b ? a : b does.
 PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
   return (FloatRegister)_mm512_max_ps((__m512)a, (__m512)b);
@@ -118,6 +123,10 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__AVX2__)
 
+template <class Register>
+PF_HD void stream_register(void* to, Register a) {
+  _mm256_stream_si256((__m256i*)to, (__m256i)a);
+}
 // The instruction takes its second operand where either is NaN, as a > b ? a : b does.
 PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
   return (FloatRegister)_mm256_max_ps((__m256)a, (__m256)b);
@@ -169,6 +178,10 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__SSE2__)
 
+template <class Register>
+PF_HD void stream_register(void* to, Register a) {
+  _mm_stream_si128((__m128i*)to, (__m128i)a);
+}
 PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) {
   return (FloatRegister)_mm_max_ps((__m128)a, (__m128)b);
 }
@@ -252,6 +265,10 @@ PF_HD void interleave2_register(DoubleRegister a, DoubleRegister b, DoubleRegist
 
 #elif defined(__aarch64__)
 
+template <class Register>
+PF_HD void stream_register(void* to, Register a) {
+  memcpy(to, &a, sizeof(a));
+}
 PF_HD FloatRegister maximum_register(FloatRegister a, FloatRegister b) { return a > b ? a : b; }
 PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) { return a > b ? a : b; }
 PF_HD FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {

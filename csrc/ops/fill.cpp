@@ -7,15 +7,23 @@
 namespace pf::PF_BACKEND {
 namespace {
 
+// From this size the numbers would push each other out of the caches before anybody reads them.
+constexpr int64_t kStreamBytes = int64_t{8} << 20;
+
 template <class T>
 struct Store {
   T* out;
+  bool streams;
   struct None {};
   PF_HD bool uniform() const { return true; }
   PF_HD None at_row(int64_t) const { return {}; }
   template <class At, class Real>
   PF_HD void operator()(None, const At& at, Real value) const {
-    at.store(out, value);
+    if (streams) {
+      at.stream(out, value);
+    } else {
+      at.store(out, value);
+    }
   }
 };
 
@@ -24,7 +32,8 @@ struct Store {
 void fill(const FillParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    const Store<T> store{static_cast<T*>(p.out)};
+    const bool streams = p.n_rows * p.n_per_row >= kStreamBytes / static_cast<int64_t>(sizeof(T));
+    const Store<T> store{static_cast<T*>(p.out), streams};
     if (p.uniform) {
       for_each_element<Uniform, T>(p.n_rows, p.n_per_row, p.noise, p.n_threads, store);
     } else {
