@@ -67,7 +67,17 @@ def test_rounds_interleave_and_rotate() -> None:
         return Contender(name, lambda: seen.append(name), 1, passes, **more)
 
     harness.measure("c", case_of(logging("a", role="ours"), logging("b"), logging("c")), 3)
-    assert "".join(seen) == "aabbcc" + "abc" + "bca" + "cab"
+    # Twice each to warm up; then short calls are made once untimed before the timed one.
+    assert "".join(seen) == "aabbcc" + "aabbcc" + "bbccaa" + "ccaabb"
+
+
+def test_long_calls_are_not_made_twice() -> None:
+    seen: list[str] = []
+    slow = Contender(
+        "a", lambda: (seen.append("a") or 1.0, None), 1, passes, role="ours", times_itself=True
+    )
+    harness.measure("c", case_of(slow), 3)
+    assert "".join(seen) == "aa" + "aaa"
 
 
 def test_quartiles() -> None:
@@ -95,17 +105,17 @@ def test_failing_gate_aborts_with_its_name() -> None:
         harness.measure("some case", case_of(fixed("ours", [1.0], role="ours"), bad), 1)
 
 
-def test_gate_sees_every_call_and_aborts_in_any_round() -> None:
+def test_gate_sees_every_timed_call_and_aborts_in_any_round() -> None:
     calls_seen: list[int] = []
 
     def late(samples: Any, calls: int) -> None:
         calls_seen.append(calls)
-        if calls == 4:
+        if calls == 6:
             raise GateError("late")
 
     with pytest.raises(GateError, match="late"):
         harness.measure("c", case_of(Contender("o", int, 1, late, role="ours")), 9)
-    assert calls_seen == [1, 2, 3, 4]
+    assert calls_seen == [1, 2, 4, 6]
 
 
 def test_missing_package_and_failing_peer_are_rows() -> None:
