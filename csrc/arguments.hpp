@@ -37,36 +37,91 @@ inline int64_t whole(py::handle value, const char* name, int64_t limit = INT64_M
   return n;
 }
 
+// x, and what must look like it.
+struct Shaped {
+  TensorView x;
+  Dtype dtype;
+  int64_t n_chains, dim;
+  Shaped(py::handle tensor, const char* name, bool densify)
+      : x(tensor, name, densify), dtype(x.dtype()), n_chains(x.n_chains()), dim(x.dim()) {}
+  TensorView like(py::handle tensor, const char* name, bool densify) const {
+    TensorView t(tensor, name, densify);
+    t.must_be(dtype);
+    t.must_be_with(x);
+    t.must_have_shape_of(x);
+    return t;
+  }
+  // Something else that the call writes: dense, `n` numbers of x's type or of float64.
+  TensorView other(py::handle tensor, const char* name, int64_t n, const char* meaning) const {
+    TensorView t(tensor, name, false);
+    t.must_be_with(x);
+    t.must_have_numel(n, meaning);
+    return t;
+  }
+  // out: written, dense, x itself or apart from x
+  TensorView output(py::handle tensor) const {
+    TensorView out = like(tensor, "out", false);
+    out.must_not_overlap(x, true);
+    return out;
+  }
+};
+
+// A seed or a step: a number, or where in the memory of x's GPU it stands, so that a CUDA graph
+// can be replayed with another one.
+struct Counter {
+  int64_t value = 0;
+  const int64_t* at = nullptr;
+  Counter(py::handle number, const char* name, const Shaped& s) {
+    if (!PyLong_CheckExact(number.ptr()) && is_tensor(number)) {
+      const TensorView t(number, name, false);
+      if (t.device() >= 0) {
+        t.must_be_int64();
+        t.must_be_with(s.x);
+        t.must_have_numel(1, "a number");
+        at = static_cast<const int64_t*>(t.data);
+        return;
+      }
+    }
+    value = whole(number, name);
+  }
+};
+
 inline NoiseSource noise_source(py::handle seed, uint32_t purpose, py::handle chain_offset,
-                                int64_t n_chains) {
-  NoiseSource noise;
-  noise.seed = static_cast<uint64_t>(whole(seed, "seed"));
+                                const Shaped& s) {
+  const Counter key(seed, "seed", s);
+  NoiseSource noise{};
+  noise.seed = static_cast<uint64_t>(key.value);
+  noise.seed_at = key.at;
   noise.purpose = purpose;
   noise.chain_offset = static_cast<uint64_t>(whole(chain_offset, "chain_offset"));
-  noise.start = 0;
-  if (noise.chain_offset + static_cast<uint64_t>(n_chains) > kChainLimit) {
+  if (noise.chain_offset + static_cast<uint64_t>(s.n_chains) > kChainLimit) {
     bad_value("chain_offset", "chain_offset + n_chains <= 2^56",
-              std::to_string(noise.chain_offset) + " + " + std::to_string(n_chains));
+              std::to_string(noise.chain_offset) + " + " + std::to_string(s.n_chains));
   }
   return noise;
 }
 
-// The entry that step `step` reads first, after checking that n_steps of them fit the sequence.
-inline uint64_t first_entry(int64_t step, int64_t n_steps, int64_t dim, const char* name) {
-  const int64_t last = dim > 0 ? INT64_MAX / dim : INT64_MAX;
-  if (step > last || n_steps > last - step) {
+// Lets the noise begin at step `step` of `n_steps`, after checking that their entries exist.
+inline void start_at_step(NoiseSource& noise, py::handle step, int64_t n_steps, const char* name,
+                          const Shaped& s) {
+  const Counter first(step, name, s);
+  const int64_t last = s.dim > 0 ? INT64_MAX / s.dim : INT64_MAX;
+  if (first.value > last || n_steps > last - first.value) {
     bad_value(name, "a step whose noise entries stay below 2^63",
-              std::to_string(step) + " with " + std::to_string(dim) + " coordinates");
+              std::to_string(first.value) + " with " + std::to_string(s.dim) + " coordinates");
   }
-  return static_cast<uint64_t>(step) * static_cast<uint64_t>(dim);
+  noise.start = static_cast<uint64_t>(first.value) * static_cast<uint64_t>(s.dim);
+  noise.step_at = first.at;
+  noise.per_step = s.dim;
 }
 
 enum class Sign { kPositive, kAny };
 
-// A coefficient given as a number, a 0-d tensor or one value a chain.
+// A coefficient given as a number, a 0-d tensor or one value a chain. Values in a GPU's memory are
+// not looked at: that would wait for the GPU.
 class Coefficient {
  public:
-  Coefficient(py::handle value, const char* name, Dtype dtype, int64_t n_chains, Sign sign) {
+  Coefficient(py::handle value, const char* name, const Shaped& s, Sign sign) {
     if (PyBool_Check(value.ptr())) bad_type(name, "a number or a tensor", "bool");
     if (PyFloat_Check(value.ptr()) || (PyNumber_Check(value.ptr()) && !is_tensor(value))) {
       const double number = PyFloat_AsDouble(value.ptr());
@@ -76,31 +131,23 @@ class Coefficient {
         if (overflow) bad_value(name, "a finite number", "an int too large for a float");
         bad_type(name, "a number or a tensor", Py_TYPE(value.ptr())->tp_name);
       }
-      if (dtype == Dtype::kFloat32) {
-        const float single = static_cast<float>(number);
-        check(single, name, sign);
-        memcpy(storage_, &single, sizeof(single));
-      } else {
-        check(number, name, sign);
-        memcpy(storage_, &number, sizeof(number));
-      }
-      view = {storage_, 0};
+      view = {nullptr, 0, rounded(number, s.dtype)};
+      check(view.number, name, sign);
       return;
     }
     tensor_.emplace_back(value, name, true);
     const TensorView& t = tensor_.back();
-    t.must_be(dtype);
-    if (t.ndim > 1 || (t.ndim == 1 && t.shape[0] != n_chains)) {
-      bad_value(name, "a number, a 0-d tensor or shape (" + std::to_string(n_chains) + ",)",
+    t.must_be(s.dtype);
+    if (t.ndim > 1 || (t.ndim == 1 && t.shape[0] != s.n_chains)) {
+      bad_value(name, "a number, a 0-d tensor or shape (" + std::to_string(s.n_chains) + ",)",
                 "shape " + t.shape_text());
     }
-    view = {t.data, t.ndim};
+    if (t.device() >= 0 || t.ndim > 0) t.must_be_with(s.x);
+    view = {t.data, t.ndim, 0};
+    if (t.device() >= 0) return;
     const int64_t n = t.numel();
-    for (int64_t i = 0; i < n; ++i) {
-      check(dtype == Dtype::kFloat32 ? static_cast<const float*>(t.data)[i]
-                                     : static_cast<const double*>(t.data)[i],
-            name, sign);
-    }
+    for (int64_t i = 0; i < n; ++i) check(value_at(t, i), name, sign);
+    if (t.ndim == 0) view = {nullptr, 0, value_at(t, 0)};
   }
   PerChain view;
 
@@ -112,29 +159,14 @@ class Coefficient {
                 std::to_string(value));
     }
   }
-  alignas(8) char storage_[8];
+  static double value_at(const TensorView& t, int64_t i) {
+    return t.dtype() == Dtype::kFloat32 ? static_cast<const float*>(t.data)[i]
+                                        : static_cast<const double*>(t.data)[i];
+  }
+  static double rounded(double number, Dtype dtype) {
+    return dtype == Dtype::kFloat32 ? static_cast<float>(number) : number;
+  }
   std::vector<TensorView> tensor_;
-};
-
-// x, and what must look like it.
-struct Shaped {
-  TensorView x;
-  Dtype dtype;
-  int64_t n_chains, dim;
-  Shaped(py::handle tensor, const char* name, bool densify)
-      : x(tensor, name, densify), dtype(x.dtype()), n_chains(x.n_chains()), dim(x.dim()) {}
-  TensorView like(py::handle tensor, const char* name, bool densify) const {
-    TensorView t(tensor, name, densify);
-    t.must_be(dtype);
-    t.must_have_shape_of(x);
-    return t;
-  }
-  // out: written, dense, x itself or apart from x
-  TensorView output(py::handle tensor) const {
-    TensorView out = like(tensor, "out", false);
-    out.must_not_overlap(x, true);
-    return out;
-  }
 };
 
 // The streaming moments, all three or none.
@@ -150,7 +182,10 @@ struct MomentArgs {
     tensors.emplace_back(parts[1], "sum", false);
     tensors.emplace_back(parts[2], "sum_of_squares", false);
     tensors[0].must_be(s.dtype);
-    for (const TensorView& t : tensors) t.must_have_numel(s.n_chains * s.dim, "as many as x");
+    for (const TensorView& t : tensors) {
+      t.must_be_with(s.x);
+      t.must_have_numel(s.n_chains * s.dim, "as many as x");
+    }
     for (int i = 1; i < 3; ++i) {
       if (tensors[i].dtype() != Dtype::kFloat64) bad_type(tensors[i].name, "float64", "float32");
     }
@@ -159,9 +194,10 @@ struct MomentArgs {
   }
 };
 
-inline int64_t* counts(const TensorView& t, int64_t n_chains) {
+inline int64_t* counts(const TensorView& t, const Shaped& s) {
   t.must_be_int64();
-  t.must_have_numel(n_chains, "one count a chain");
+  t.must_be_with(s.x);
+  t.must_have_numel(s.n_chains, "one count a chain");
   return static_cast<int64_t*>(t.data);
 }
 
@@ -208,6 +244,7 @@ class Target {
       tensors_.back().must_have_numel(sizes[i], "parameters of the target");
       if (i == 0) dtype = tensors_.back().dtype();
       tensors_.back().must_be(dtype);
+      tensors_.back().must_be_with(tensors_.front());
       keep_.push_back(tensors[i]);
     }
     for (size_t j = 0; j < i; ++j) params.data[j] = tensors_[j].data;
@@ -218,7 +255,9 @@ class Target {
       bad_value(s.x.name, "shape (n_chains, " + std::to_string(params.dim) + ") for this target",
                 s.x.shape_text());
     }
-    if (has_tensors_ && s.dtype != dtype) bad_type(s.x.name, "the target's dtype", "another");
+    if (!has_tensors_) return;
+    if (s.dtype != dtype) bad_type(s.x.name, "the target's dtype", "another");
+    s.x.must_be_with(tensors_.front());
   }
 
  private:

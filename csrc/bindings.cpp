@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <stdlib.h>
 
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -15,15 +16,27 @@
 namespace pf {
 namespace {
 
-const OpTable* ops = nullptr;
+const OpTable* cpu_ops = nullptr;
 
 // Purposes of the noise contract; python/pushforward/random.py holds the public table.
 constexpr uint32_t kProposal = 1, kForward = 6, kReverse = 7;
 
+// Where the tensors of a call are.
+Place place_of(const TensorView& x, int n_threads) {
+  if (x.device() < 0) return {n_threads, -1, nullptr};
+  if (cuda_table() == nullptr) {
+    throw std::runtime_error(std::string(x.name) + ": expected a tensor on the CPU, because this " +
+                             "build of pushforward has no CUDA backend (PF_CUDA=OFF or no nvcc " +
+                             "when it was built); got one on cuda:" + std::to_string(x.device()));
+  }
+  return {n_threads, x.device(), current_stream(x.device())};
+}
+
 template <class Params>
-void launch(void (*op)(const Params&), const Params& params) {
+void launch(void (*OpTable::*op)(const Params&), const Params& params) {
+  const OpTable& ops = params.place.device < 0 ? *cpu_ops : *cuda_table();
   const py::gil_scoped_release unlocked;
-  op(params);
+  (ops.*op)(params);
 }
 
 // ---- the module's functions
@@ -31,21 +44,21 @@ void launch(void (*op)(const Params&), const Params& params) {
 
 void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
           py::handle chain_offset, py::handle start, int n_threads) {
-  const TensorView t(out, "out", false);
-  if (t.ndim != 2) bad_value("out", "shape (n_chains, n)", t.shape_text());
-  FillParams p{t.dtype(),
-               n_threads,
-               t.data,
-               t.shape[0],
-               t.shape[1],
-               noise_source(seed, static_cast<uint32_t>(whole(purpose, "purpose", 255)),
-                            chain_offset, t.shape[0]),
-               uniform};
+  const Shaped s(out, "out", false);
+  if (s.x.ndim != 2) bad_value("out", "shape (n_chains, n)", s.x.shape_text());
+  FillParams p{
+      s.dtype,
+      place_of(s.x, n_threads),
+      s.x.data,
+      s.n_chains,
+      s.dim,
+      noise_source(seed, static_cast<uint32_t>(whole(purpose, "purpose", 255)), chain_offset, s),
+      uniform};
   const int64_t first = whole(start, "start");
   if (first > INT64_MAX - p.n_per_row)
     bad_value("start", "start + n < 2^63", std::to_string(first));
   p.noise.start = static_cast<uint64_t>(first);
-  launch(ops->fill, p);
+  launch(&OpTable::fill, p);
 }
 
 void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size, py::handle beta,
@@ -55,15 +68,15 @@ void langevin(py::handle out, py::handle x, py::handle score, py::handle step_si
   const TensorView given = s.like(score, "score", true);
   const TensorView target = in_place ? s.x : s.output(out);
   target.must_not_overlap(given, true);
-  const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
-  const Coefficient b(beta, "beta", s.dtype, s.n_chains, Sign::kPositive);
-  LangevinParams p{s.dtype,     n_threads,
+  const Coefficient h(step_size, "step_size", s, Sign::kPositive);
+  const Coefficient b(beta, "beta", s, Sign::kPositive);
+  LangevinParams p{s.dtype,     place_of(s.x, n_threads),
                    target.data, s.x.data,
                    given.data,  s.n_chains,
                    s.dim,       h.view,
-                   b.view,      noise_source(seed, kProposal, chain_offset, s.n_chains)};
-  p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
-  launch(ops->langevin, p);
+                   b.view,      noise_source(seed, kProposal, chain_offset, s)};
+  start_at_step(p.noise, step, 1, "step", s);
+  launch(&OpTable::langevin, p);
 }
 
 void langevin_run(py::handle x, const Target& target, py::handle step_size, py::handle beta,
@@ -73,64 +86,63 @@ void langevin_run(py::handle x, const Target& target, py::handle step_size, py::
                   int n_threads) {
   const Shaped s(x, "x", false);
   target.must_fit(s);
-  const Coefficient h(step_size, "step_size", s.dtype, s.n_chains, Sign::kPositive);
-  const Coefficient b(beta, "beta", s.dtype, s.n_chains, Sign::kPositive);
+  const Coefficient h(step_size, "step_size", s, Sign::kPositive);
+  const Coefficient b(beta, "beta", s, Sign::kPositive);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
   const MomentArgs m(moments, s);
   LangevinRunParams p{};
   p.dtype = s.dtype;
-  p.n_threads = n_threads;
+  p.place = place_of(s.x, n_threads);
   p.x = s.x.data;
   p.n_chains = s.n_chains;
   p.target = target.params;
   p.step_size = h.view;
   p.beta = b.view;
-  p.noise = noise_source(seed, kProposal, chain_offset, s.n_chains);
+  p.noise = noise_source(seed, kProposal, chain_offset, s);
   p.n_steps = whole(n_steps, "n_steps");
-  p.noise.start = first_entry(whole(first_step, "first_step"), p.n_steps, s.dim, "first_step");
+  start_at_step(p.noise, first_step, p.n_steps, "first_step", s);
   p.steps_done = whole(steps_done, "steps_done");
   p.thin = whole(thin, "thin");
   if (p.thin < 1) bad_value("thin", "at least 1", std::to_string(p.thin));
   if (p.n_steps > INT64_MAX - p.steps_done) bad_value("n_steps", "fewer steps", "too many");
-  p.n_nonfinite = counts(refused, s.n_chains);
+  p.n_nonfinite = counts(refused, s);
   p.moments = m.view;
   const int64_t kept = (p.steps_done + p.n_steps) / p.thin - p.steps_done / p.thin;
   std::vector<TensorView> outputs;
   outputs.reserve(2);
   if (!draws.is_none()) {
-    outputs.emplace_back(draws, "draws", false);
+    outputs.push_back(s.other(draws, "draws", kept * s.n_chains * s.dim, "n_kept states"));
     outputs.back().must_be(s.dtype);
-    outputs.back().must_have_numel(kept * s.n_chains * s.dim, "n_kept states");
     outputs.back().must_not_overlap(s.x, false);
     p.draws = outputs.back().data;
     if (!log_density.is_none()) {
-      outputs.emplace_back(log_density, "log_density", false);
+      outputs.push_back(
+          s.other(log_density, "log_density", kept * s.n_chains, "n_kept values a chain"));
       outputs.back().must_be(s.dtype);
-      outputs.back().must_have_numel(kept * s.n_chains, "n_kept values a chain");
       p.log_density = outputs.back().data;
     }
   }
-  launch(ops->langevin_run, p);
+  launch(&OpTable::langevin_run, p);
 }
 
 void evaluate(const Target& target, py::handle x, py::handle log_density, py::handle score,
               int n_threads) {
   const Shaped s(x, "x", true);
   target.must_fit(s);
-  EvaluateParams p{s.dtype, n_threads, s.x.data, s.n_chains, target.params, nullptr, nullptr};
+  EvaluateParams p{s.dtype, place_of(s.x, n_threads), s.x.data, s.n_chains, target.params, nullptr,
+                   nullptr};
   std::vector<TensorView> outputs;
   outputs.reserve(2);
   if (!log_density.is_none()) {
-    outputs.emplace_back(log_density, "log_density", false);
+    outputs.push_back(s.other(log_density, "log_density", s.n_chains, "one value a chain"));
     outputs.back().must_be(s.dtype);
-    outputs.back().must_have_numel(s.n_chains, "one value a chain");
     p.log_density = outputs.back().data;
   }
   if (!score.is_none()) {
     outputs.push_back(s.like(score, "score", false));
     p.score = outputs.back().data;
   }
-  launch(ops->evaluate, p);
+  launch(&OpTable::evaluate, p);
 }
 
 void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handle moments,
@@ -140,19 +152,19 @@ void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handl
   next.must_not_overlap(s.x, false);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
   const MomentArgs m(moments, s);
-  launch(ops->commit, CommitParams{s.dtype, n_threads, s.x.data, next.data, s.n_chains, s.dim,
-                                   counts(refused, s.n_chains), m.view});
+  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, next.data,
+                                        s.n_chains, s.dim, counts(refused, s), m.view});
 }
 
 void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
              py::handle chain_offset, int n_threads) {
   const Shaped s(x, "x", true);
   const TensorView target = s.output(out);
-  const Coefficient a(mean_scale, "mean_scale", s.dtype, s.n_chains, Sign::kAny);
-  const Coefficient b(std, "std", s.dtype, s.n_chains, Sign::kAny);
-  launch(ops->diffuse,
-         DiffuseParams{s.dtype, n_threads, target.data, s.x.data, s.n_chains, s.dim, a.view, b.view,
-                       noise_source(seed, kForward, chain_offset, s.n_chains)});
+  const Coefficient a(mean_scale, "mean_scale", s, Sign::kAny);
+  const Coefficient b(std, "std", s, Sign::kAny);
+  launch(&OpTable::diffuse,
+         DiffuseParams{s.dtype, place_of(s.x, n_threads), target.data, s.x.data, s.n_chains, s.dim,
+                       a.view, b.view, noise_source(seed, kForward, chain_offset, s)});
 }
 
 void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
@@ -163,11 +175,11 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
   const TensorView given = s.like(score, "score", true);
   const TensorView target = in_place ? s.x : s.output(out);
   target.must_not_overlap(given, true);
-  const Coefficient g(growth, "growth", s.dtype, s.n_chains, Sign::kAny);
-  const Coefficient d(drift_scale, "drift_scale", s.dtype, s.n_chains, Sign::kAny);
-  const Coefficient n(noise_scale, "noise_scale", s.dtype, s.n_chains, Sign::kAny);
+  const Coefficient g(growth, "growth", s, Sign::kAny);
+  const Coefficient d(drift_scale, "drift_scale", s, Sign::kAny);
+  const Coefficient n(noise_scale, "noise_scale", s, Sign::kAny);
   ReverseParams p{s.dtype,
-                  n_threads,
+                  place_of(s.x, n_threads),
                   target.data,
                   s.x.data,
                   given.data,
@@ -176,9 +188,9 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
                   g.view,
                   d.view,
                   n.view,
-                  noise_source(seed, kReverse, chain_offset, s.n_chains)};
-  p.noise.start = first_entry(whole(step, "step"), 1, s.dim, "step");
-  launch(ops->reverse, p);
+                  noise_source(seed, kReverse, chain_offset, s)};
+  start_at_step(p.noise, step, 1, "step", s);
+  launch(&OpTable::reverse, p);
 }
 
 void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle moments,
@@ -186,15 +198,15 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
   const Shaped s(x, "x", true);
   const MomentArgs m(moments, s);
   const TensorView left_out(n_left_out, "n_left_out", false);
-  const TensorView mean_out(mean, "mean", false), var_out(var, "var", false);
+  const TensorView mean_out = s.other(mean, "mean", s.dim, "one value a coordinate");
+  const TensorView var_out = s.other(var, "var", s.dim, "one value a coordinate");
   for (const TensorView* t : {&mean_out, &var_out}) {
-    t->must_have_numel(s.dim, "one value a coordinate");
     if (t->dtype() != Dtype::kFloat64) bad_type(t->name, "float64", "float32");
   }
   if (m.tensors.empty()) bad_value("moments", "the three tensors", "None");
-  launch(ops->pool,
-         PoolParams{s.dtype, n_threads, s.n_chains, s.dim, whole(n_steps, "n_steps"),
-                    counts(left_out, s.n_chains), m.view, static_cast<double*>(mean_out.data),
+  launch(&OpTable::pool,
+         PoolParams{s.dtype, place_of(s.x, n_threads), s.n_chains, s.dim, whole(n_steps, "n_steps"),
+                    counts(left_out, s), m.view, static_cast<double*>(mean_out.data),
                     static_cast<double*>(var_out.data)});
 }
 
@@ -204,8 +216,9 @@ void math(int function, py::handle in, py::handle out, int n_threads) {
   }
   const Shaped s(in, "in", false);
   const TensorView target = s.output(out);
-  launch(ops->math, MathParams{s.dtype, n_threads, static_cast<MathFunction>(function), s.x.data,
-                               target.data, s.x.numel()});
+  launch(&OpTable::math,
+         MathParams{s.dtype, place_of(s.x, n_threads), static_cast<MathFunction>(function),
+                    s.x.data, target.data, s.x.numel()});
 }
 
 void advise(py::handle tensor) {
@@ -215,15 +228,21 @@ void advise(py::handle tensor) {
 
 }  // namespace
 
+// The architectures that the CUDA backend was built for, such as "90"; empty without it.
+#if !defined(PF_CUDA_ARCHITECTURES)
+#define PF_CUDA_ARCHITECTURES ""
+#endif
+
 PYBIND11_MODULE(_native, m) {
   find_exchange_api();
   const char* forced = getenv("PUSHFORWARD_CPU_LEVEL");
-  ops = select_cpu_table(forced);
-  if (ops == nullptr) {
+  cpu_ops = select_cpu_table(forced);
+  if (cpu_ops == nullptr) {
     throw py::import_error("PUSHFORWARD_CPU_LEVEL=" + std::string(forced) +
                            " is not a level of this processor; known: baseline, v3, v4");
   }
-  m.attr("cpu_level") = ops->name;
+  m.attr("cpu_level") = cpu_ops->name;
+  m.attr("cuda_architectures") = PF_CUDA_ARCHITECTURES;
   py::class_<Target>(m, "Target")
       .def(py::init([](int kind, int64_t dim, int64_t n_components, const py::sequence& tensors,
                        double a, double b,

@@ -43,11 +43,21 @@ void find_exchange_api() {
   }
 }
 
+void* current_stream(int device) {
+  void* stream = nullptr;
+  if (exchange_api != nullptr && exchange_api->current_work_stream != nullptr) {
+    if (exchange_api->current_work_stream(dlpack::kCuda, device, &stream) == 0) return stream;
+    throw py::error_already_set();
+  }
+  const py::object current = py::module_::import("torch").attr("cuda").attr("current_stream");
+  return reinterpret_cast<void*>(current(device).attr("cuda_stream").cast<uintptr_t>());
+}
+
 TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : name(argument) {
   if (!is_tensor(tensor)) bad_type(name, "a torch.Tensor", Py_TYPE(tensor.ptr())->tp_name);
   if (!read_by_exchange(tensor)) read_by_attributes(tensor);
-  if (device_type_ != dlpack::kCpu) {
-    bad_value(name, "a tensor on the CPU (this build has no other backend)",
+  if (device_type_ != dlpack::kCpu && device_type_ != dlpack::kCuda) {
+    bad_value(name, "a tensor on the CPU or a CUDA device",
               py::str(tensor.attr("device")).cast<std::string>());
   }
   if (!is_dense()) {
@@ -81,6 +91,7 @@ bool TensorView::read_by_exchange(py::handle tensor) {
   code = t.dtype.code;
   bits = t.dtype.bits;
   device_type_ = t.device.type;
+  device_id_ = t.device.id;
   int64_t dense = 1;
   for (int i = ndim - 1; i >= 0; --i) {
     shape[i] = t.shape[i];
@@ -92,8 +103,10 @@ bool TensorView::read_by_exchange(py::handle tensor) {
 
 void TensorView::read_by_attributes(py::handle tensor) {
   const std::string dtype = py::str(tensor.attr("dtype")).cast<std::string>();
-  device_type_ =
-      tensor.attr("device").attr("type").cast<std::string>() == "cpu" ? dlpack::kCpu : -1;
+  const py::object device = tensor.attr("device");
+  const std::string kind = device.attr("type").cast<std::string>();
+  device_type_ = kind == "cpu" ? dlpack::kCpu : kind == "cuda" ? dlpack::kCuda : -1;
+  if (device_type_ == dlpack::kCuda) device_id_ = device.attr("index").cast<int32_t>();
   const py::tuple sizes = tensor.attr("shape");
   ndim = static_cast<int>(sizes.size());
   if (ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(ndim));
@@ -106,9 +119,8 @@ void TensorView::read_by_attributes(py::handle tensor) {
          : dtype == "torch.int64"                             ? dlpack::kInt
                                                               : 255;
   bits = dtype == "torch.float32" ? 32 : 64;
-  data = device_type_ == dlpack::kCpu
-             ? reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>())
-             : nullptr;
+  data = device_type_ == -1 ? nullptr
+                            : reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
 }
 
 bool TensorView::is_dense() const {
@@ -156,6 +168,15 @@ void TensorView::must_be(Dtype dtype) const {
     bad_type(name, dtype == Dtype::kFloat32 ? "float32, the type of x" : "float64, the type of x",
              dtype_text());
   }
+}
+void TensorView::must_be_with(const TensorView& other) const {
+  if (device() == other.device()) return;
+  auto where = [](int device) {
+    return device < 0 ? std::string("cpu") : "cuda:" + std::to_string(device);
+  };
+  bad_value(name,
+            std::string("a tensor on the device of ") + other.name + ", " + where(other.device()),
+            where(device()));
 }
 void TensorView::must_be_int64() const {
   if (code != dlpack::kInt || bits != 64) bad_type(name, "int64", dtype_text());

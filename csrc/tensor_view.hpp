@@ -44,7 +44,7 @@ struct ExchangeApi {
   int (*tensor_from_py_object)(void* object, Tensor* out);
   int (*current_work_stream)(int32_t type, int32_t id, void** stream);
 };
-constexpr int32_t kCpu = 1;
+constexpr int32_t kCpu = 1, kCuda = 2;
 constexpr uint8_t kInt = 0, kFloat = 2;
 }  // namespace dlpack
 
@@ -71,7 +71,11 @@ class TensorView {
   Dtype dtype() const;       // TypeError unless float32 or float64
   std::string shape_text() const;
 
+  // The CUDA device that holds the memory; negative for the CPU.
+  int device() const { return device_type_ == dlpack::kCuda ? device_id_ : -1; }
+
   void must_be(Dtype dtype) const;
+  void must_be_with(const TensorView& other) const;  // on the same device
   void must_be_int64() const;
   void must_have_shape_of(const TensorView& other) const;
   void must_have_numel(int64_t n, const char* meaning) const;
@@ -84,12 +88,15 @@ class TensorView {
   std::string dtype_text() const;
 
   int64_t strides_[kMaxDims];
-  int32_t device_type_ = dlpack::kCpu;
+  int32_t device_type_ = dlpack::kCpu, device_id_ = 0;
   py::object owned_;
 };
 
 // Whether `object` is a torch.Tensor.
 bool is_tensor(py::handle object);
+
+// The stream that torch's current operations on this CUDA device go to.
+void* current_stream(int device);
 
 // Looks up torch's exchange table; called once, at import.
 void find_exchange_api();

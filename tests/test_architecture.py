@@ -68,7 +68,7 @@ def test_only_the_bindings_know_python_and_nobody_knows_torch():
 
 def test_launches_are_in_one_file():
     with_launch = [p.name for p in sources(".hpp", ".cpp", ".cuh", ".cu") if "<<<" in p.read_text()]
-    assert set(with_launch) <= {"cuda.cuh"}
+    assert set(with_launch) == {"launch.cuh"}
 
 
 def imports_of(path):

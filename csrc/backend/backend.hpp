@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/config.hpp"
-#if defined(__CUDACC__)
-#error "the CUDA walks are not written yet; build with PF_CUDA=OFF"
+#if defined(PF_CUDA)
+#include "backend/cuda.cuh"
 #else
 #include "backend/cpu.hpp"
 #endif

@@ -8,15 +8,16 @@
 #include "backend/threads.hpp"
 #include "core/noise.hpp"
 #include "core/per_chain.hpp"
+#include "core/reduce.hpp"
 
 namespace pf::PF_BACKEND {
 
 // Runs body(begin, end, scratch) over blocks of [0, n) on the threads.
 template <class Body>
-static void for_each_block(int64_t n, int64_t block, int n_threads, double nanoseconds,
+static void for_each_block(int64_t n, int64_t block, const Place& place, double nanoseconds,
                            int64_t scratch_bytes, const Body& body) {
   parallel_for(
-      n, block, n_threads, nanoseconds, scratch_bytes,
+      n, block, place.n_threads, nanoseconds, scratch_bytes,
       [](void* context, int64_t begin, int64_t end, void* scratch) {
         (*static_cast<const Body*>(context))(begin, end, scratch);
       },
@@ -26,19 +27,39 @@ static void for_each_block(int64_t n, int64_t block, int n_threads, double nanos
 // ---- chains
 // --------------------------------------------------------------------------------------
 
-// kLanes consecutive chains, `count` of them real: the rest repeat the last one and are not stored.
+// Any number of coordinates that has no kernel of its own.
+template <class Target, class Body>
+static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
+  body(target, Dim<0>{dim});
+}
+
+// Dimensions with a kernel of their own: two coordinates in float32 are the plane that everybody
+// starts with; the others share one.
 template <class T>
+constexpr bool has_own_kernel(int k) {
+  return sizeof(T) == 4 && k == 2;
+}
+
+// kLanes consecutive chains, `count` of them real: the rest repeat the last one and are not stored.
+template <class T, class D>
 struct ChainTile {
   using Real = Pack<T>;
+  template <class U>
+  using Array = U*;
   int64_t first;
   int count;
   char* scratch;
 
   PF_HD int64_t chain(int lane) const { return first + (lane < count ? lane : count - 1); }
 
+  // The tile's own memory, after the `bytes_before` that are used otherwise.
+  template <class U>
+  PF_HD Array<U> array(int64_t bytes_before) const {
+    return reinterpret_cast<U*>(scratch + bytes_before);
+  }
   // x[i] = column i of these chains' rows in a (n_chains, dim) array, and back.
   template <class U>
-  PF_HD void load_rows(const U* rows, int64_t dim, Pack<U>* x) const {
+  PF_HD void load_rows(const U* rows, D dim, Pack<U>* x) const {
     for (int64_t i = 0; i < dim; ++i) {
       U lanes[kLanes];
       for (int l = 0; l < kLanes; ++l) lanes[l] = rows[chain(l) * dim + i];
@@ -46,7 +67,7 @@ struct ChainTile {
     }
   }
   template <class U>
-  PF_HD void store_rows(U* rows, int64_t dim, const Pack<U>* x) const {
+  PF_HD void store_rows(U* rows, D dim, const Pack<U>* x) const {
     U* out = rows + first * dim;
     for (int64_t i = 0; i < dim; ++i) {
       U lanes[kLanes];
@@ -70,7 +91,7 @@ struct ChainTile {
     for (int l = 0; l < count; ++l)
       counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
   }
-  PF_HD NormalStream<Real> normals(const NoiseSource& n, uint64_t length) const {
+  PF_HD NormalStream<Real> normals(const NoiseSource& n, D, uint64_t length, const Real*) const {
     uint32_t lane[kLanes];
     for (int l = 0; l < kLanes; ++l) lane[l] = static_cast<uint32_t>(l);
     return NormalStream<Real>(n.seed, n.purpose, n.chain_offset + static_cast<uint64_t>(first),
@@ -79,17 +100,17 @@ struct ChainTile {
 };
 
 // body(tile) for every kLanes chains; each tile has `scratch_bytes` of aligned memory.
-template <class T, class Body>
-static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, int n_threads,
+template <class T, class D, class Body>
+static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, const Place& place,
                            double nanoseconds, const Body& body) {
   const int64_t n_tiles = (n_chains + kLanes - 1) / kLanes;
-  for_each_block(n_tiles, 1, n_threads, nanoseconds, scratch_bytes,
+  for_each_block(n_tiles, 1, place, nanoseconds, scratch_bytes,
                  [&](int64_t begin, int64_t end, void* scratch) {
                    for (int64_t t = begin; t < end; ++t) {
                      const int64_t first = t * kLanes;
                      const int64_t left = n_chains - first;
-                     body(ChainTile<T>{first, left < kLanes ? static_cast<int>(left) : kLanes,
-                                       static_cast<char*>(scratch)});
+                     body(ChainTile<T, D>{first, left < kLanes ? static_cast<int>(left) : kLanes,
+                                          static_cast<char*>(scratch)});
                    }
                  });
 }
@@ -97,11 +118,33 @@ static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, int n_thread
 // ---- rows
 // ----------------------------------------------------------------------------------------
 
+// Sums term(0) + ... + term(n - 1) in groups of 1024 terms, then the groups in order, so that ranks
+// that hold whole groups can reproduce it.
+struct OrderedSum {
+  template <class Term>
+  PF_HD double operator()(int64_t n, const Term& term) const {
+    double total = 0;
+    for (int64_t begin = 0; begin < n; begin += kSumGroup) {
+      const int64_t end = begin + kSumGroup < n ? begin + kSumGroup : n;
+      total += sum_of_group(begin, end, term);
+    }
+    return total;
+  }
+};
+
+// body(i, sum) for every i, where sum is an OrderedSum.
+template <class Body>
+static void for_each_sum(int64_t n, const Place& place, double nanoseconds, const Body& body) {
+  for_each_block(n, 16, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+    for (int64_t i = begin; i < end; ++i) body(i, OrderedSum{});
+  });
+}
+
 // body(row) for every row; `nanoseconds` is the cost of them all.
 template <class Body>
-static void for_each_row(int64_t n_rows, int n_threads, double nanoseconds, const Body& body) {
+static void for_each_row(int64_t n_rows, const Place& place, double nanoseconds, const Body& body) {
   const int64_t block = n_rows < 1024 ? 16 : 256;
-  for_each_block(n_rows, block, n_threads, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+  for_each_block(n_rows, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
     for (int64_t row = begin; row < end; ++row) body(row);
   });
 }
@@ -144,8 +187,8 @@ PF_HD void for_elements(int64_t begin, int64_t end, const Visit& visit) {
 
 // kernel(at) for n values that need no noise.
 template <class T, class Kernel>
-static void for_each_value(int64_t n, int n_threads, const Kernel& kernel) {
-  for_each_block(n, 4096, n_threads, 2.0 * static_cast<double>(n), 0,
+static void for_each_value(int64_t n, const Place& place, const Kernel& kernel) {
+  for_each_block(n, 4096, place, 2.0 * static_cast<double>(n), 0,
                  [&](int64_t begin, int64_t end, void*) {
                    for_elements<T>(begin, end, [&](auto at, int64_t) { kernel(at); });
                  });
@@ -278,7 +321,7 @@ PF_HD void draw_pairs(const BlockGrid<T>& grid, const NoiseSource& noise, int64_
 // all rows, and noise is the element's entry of its row's sequence under `Law`.
 template <class Law, class T, class Kernel>
 static void for_each_element(int64_t n_rows, int64_t n_per_row, const NoiseSource& noise,
-                             int n_threads, const Kernel& kernel) {
+                             const Place& place, const Kernel& kernel) {
   constexpr int kPerBlock = Draw<T>::kPerBlock;
   constexpr int64_t kPairs = 512;
   if (n_rows == 0 || n_per_row == 0) return;
@@ -286,8 +329,7 @@ static void for_each_element(int64_t n_rows, int64_t n_per_row, const NoiseSourc
   const int64_t n_pairs = n_rows * grid.per_row;
   const double nanoseconds = 1.5 * kPerBlock * static_cast<double>(n_pairs);
   const bool aligned = grid.phase == 0 && n_per_row % kPerBlock == 0;
-  for_each_block(n_pairs, kPairs, n_threads, nanoseconds,
-                 (2 * kPairs * kPerBlock + kLanes) * sizeof(T),
+  for_each_block(n_pairs, kPairs, place, nanoseconds, (2 * kPairs * kPerBlock + kLanes) * sizeof(T),
                  [&](int64_t begin, int64_t end, void* scratch) {
                    T* drawn = static_cast<T*>(scratch);
                    draw_pairs<Law>(grid, noise, n_per_row, begin, end, drawn);

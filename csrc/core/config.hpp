@@ -12,9 +12,17 @@
 #error "PF_BACKEND must name the backend's namespace"
 #endif
 
+// Kernels of the CUDA backend: compiled by nvcc, or by the host compiler for the emulator of
+// tests/emulator, which runs the same source without a GPU.
+#if defined(__CUDACC__)
+#define PF_CUDA 1
+#elif defined(PF_EMULATOR)
+#define PF_CUDA 1
+#include <emulator.hpp>
+#endif
+
 #if defined(__CUDACC__)
 #define PF_HD __host__ __device__ __forceinline__
-#define PF_NOINLINE __host__ __device__ __noinline__
 #define PF_UNROLL _Pragma("unroll")
 #elif defined(__clang__)
 #define PF_HD inline __attribute__((always_inline))
@@ -24,4 +32,10 @@
 #define PF_HD inline __attribute__((always_inline))
 #define PF_NOINLINE __attribute__((noinline))
 #define PF_UNROLL _Pragma("GCC unroll 32")
+#endif
+// One function for many callers on a CPU, where code is big; a GPU has no cheap calls.
+#if defined(PF_CUDA)
+#define PF_SHARED_CODE PF_HD
+#else
+#define PF_SHARED_CODE static PF_NOINLINE
 #endif

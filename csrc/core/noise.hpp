@@ -65,7 +65,7 @@ PF_HD auto uint53_to_double(uint32_t high, uint32_t low) {
   // high * 2^21 + (low >> 11) < 2^53: every step is exact
   return static_cast<double>(high) * 0x1p21 + static_cast<double>(low >> 11);
 }
-#if !defined(__CUDACC__)
+#if !defined(PF_CUDA)
 template <>
 PF_HD auto uint53_to_double(Pack<uint32_t> high, Pack<uint32_t> low) {
   const uint64_t two52_bits = 0x4330000000000000;
@@ -134,13 +134,11 @@ struct ChainCounter {
   }
 };
 
-// How many blocks a stream makes at a time: many on a CPU, where independent blocks overlap in the
-// pipeline, one in a CUDA thread, where registers are dear. The numbers do not depend on it.
-#if defined(__CUDACC__)
-constexpr int kBlocksAhead = 1;
-#else
+#if !defined(PF_CUDA)
+
+// How many blocks a stream makes at a time: independent ones overlap in the pipeline. The numbers
+// do not depend on it.
 constexpr int kBlocksAhead = 8;
-#endif
 
 // Blocks block .. block + n - 1 of these chains' sequences as normals.
 template <class Real, class Word>
@@ -174,7 +172,10 @@ class NormalStream {
     if (blocks_left_ > 0) refill();
     entry_ = static_cast<int>(start % kPerBlock);
   }
-  PF_HD Real next() {
+  // Before a step and at its coordinates, which are visited in order.
+  template <class D>
+  PF_HD void begin_step(D) {}
+  PF_HD Real at(int64_t) {
     if (entry_ == available_) refill();
     return values_[entry_++];
   }
@@ -195,5 +196,7 @@ class NormalStream {
   int entry_ = 0, available_ = 0;
   Real values_[kBlocksAhead * kPerBlock];
 };
+
+#endif  // !PF_CUDA
 
 }  // namespace pf::PF_BACKEND

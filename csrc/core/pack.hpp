@@ -5,7 +5,7 @@
 #pragma once
 
 #include "core/config.hpp"
-#if !defined(__CUDACC__)
+#if !defined(PF_CUDA)
 #include "core/simd.hpp"
 #endif
 
@@ -64,7 +64,7 @@ PF_HD uint64_t widen(uint32_t a) { return a; }
 PF_HD double to_wide(float a) { return static_cast<double>(a); }
 PF_HD double to_wide(double a) { return a; }
 
-#if !defined(__CUDACC__)
+#if !defined(PF_CUDA)
 
 // ---- kLanes values -----------------------------------------------------------------------------
 
@@ -257,6 +257,6 @@ struct Traits<Pack<T>> {
   using Wide = Pack<double>;
 };
 
-#endif  // !__CUDACC__
+#endif  // !PF_CUDA
 
 }  // namespace pf::PF_BACKEND

@@ -9,18 +9,31 @@ namespace pf {
 
 enum class Dtype : int { kFloat32 = 0, kFloat64 = 1 };
 
-// One number a chain (stride 1) or one for all (stride 0).
+// Where a call runs: on `n_threads` of the CPU (device < 0), or on a GPU, in its stream.
+struct Place {
+  int n_threads;
+  int device;
+  void* stream;
+};
+
+// One value a chain (stride 1) or one for all (stride 0), or, where data is null, `number`.
 struct PerChain {
   const void* data;
   int64_t stride;
+  double number;
 };
 
 // Where a call's noise starts: entry `start` of the sequences of chains `chain_offset`, ... .
+// A CUDA graph freezes what it is given, so that the seed and the step may instead lie in the
+// device's memory: seed_at and step_at, where not null, and the entries that a step reads.
 struct NoiseSource {
   uint64_t seed;
   uint64_t chain_offset;
   uint64_t start;
   uint32_t purpose;
+  const int64_t* seed_at;
+  const int64_t* step_at;
+  int64_t per_step;
 };
 
 // The parameters of a native target; what data and scalar mean is said by the target's kernel.

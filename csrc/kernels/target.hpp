@@ -4,7 +4,7 @@
 //
 //   x, score   the point and the gradient, `dim` values each
 //   work       room for 2 `dim` values
-//   dim        a Dim<k>: known to the compiler for k > 0
+//   dim        who walks over the coordinates (core/dim.hpp)
 //
 // Energies of Gibbs type are the notes' section 3.1.1, equations 22 to 24.
 #pragma once
@@ -14,15 +14,6 @@
 #include "core/view.hpp"
 
 namespace pf::PF_BACKEND {
-
-// An int64_t that the compiler knows (k > 0) or the program reads (k == 0).
-template <int k>
-struct Dim {
-  static constexpr int kValue = k;
-  static constexpr bool kKnown = k > 0;
-  int64_t value;
-  PF_HD operator int64_t() const { return k > 0 ? k : value; }
-};
 
 // -1/2 (x - mean)' P (x - mean) + constant, P diagonal (eq 23).
 template <class T>
@@ -36,7 +27,7 @@ struct GaussianDiagonal {
         constant(static_cast<T>(p.scalar[0])) {}
   template <class Real, class D>
   PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool wanted) const {
-    for (int64_t i = 0; i < dim; ++i) score[i] = (Real(mean[i]) - x[i]) * Real(precision[i]);
+    dim.each([&](int64_t i) { score[i] = (Real(mean[i]) - x[i]) * Real(precision[i]); });
     if (!wanted) return Real(T(0));
     const Real quadratic = row_dot<Real>(
         dim, [&](int64_t i) { return score[i]; }, [&](int64_t i) { return x[i] - Real(mean[i]); });
@@ -56,7 +47,7 @@ struct GaussianDense {
         constant(static_cast<T>(p.scalar[0])) {}
   template <class Real, class D>
   PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
-    for (int64_t i = 0; i < dim; ++i) work[i] = Real(mean[i]) - x[i];
+    dim.each([&](int64_t i) { work[i] = Real(mean[i]) - x[i]; });
     matvec(precision, work, score, dim);
     if (!wanted) return Real(T(0));
     const Real quadratic =
@@ -87,7 +78,7 @@ struct GaussianMixture {
 
   template <class Real, class D>
   PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
-    for (int64_t i = 0; i < dim; ++i) score[i] = Real(T(0));
+    dim.each([&](int64_t i) { score[i] = Real(T(0)); });
     // From the lowest finite number, so that a point where every component is zero has a score.
     Real peak = Real(-Format<T>::kLargest), total = Real(T(0));
     int64_t k = 0;
@@ -97,7 +88,7 @@ struct GaussianMixture {
     }
     for (; k < n_components; ++k) add_group<1>(k, x, score, work, dim, peak, total);
     const Real scale = Real(T(-2) * Format<T>::kLn2) / total;  // from H back to P
-    for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * scale;
+    dim.each([&](int64_t i) { score[i] = score[i] * scale; });
     return wanted ? fma(peak, Real(Format<T>::kLn2), log(total)) : peak;
   }
 
@@ -106,7 +97,7 @@ struct GaussianMixture {
   PF_HD void add_group(int64_t first, const Real* x, Real* score, Real* work, D dim, Real& peak,
                        Real& total) const {
     Real weight[kGroup];
-    if constexpr (D::kKnown) {
+    if constexpr (D::kKnown || D::kWarp) {
       PF_UNROLL
       for (int c = 0; c < kGroup; ++c) weight[c] = log2_term(first + c, x, work, dim);
     } else {
@@ -117,7 +108,7 @@ struct GaussianMixture {
     if (first > 0) {
       const Real fade = exp2_weight(peak - top);
       total = total * fade;
-      for (int64_t i = 0; i < dim; ++i) score[i] = score[i] * fade;
+      dim.each([&](int64_t i) { score[i] = score[i] * fade; });
     }
     PF_UNROLL
     for (int c = 0; c < kGroup; ++c) weight[c] = exp2_weight(weight[c] - top);
@@ -127,7 +118,7 @@ struct GaussianMixture {
       PF_UNROLL
       for (int c = 0; c < kGroup; ++c) weight[c] = weight[c] * Real(curvatures[first + c]);
     }
-    for (int64_t i = 0; i < dim; ++i) {
+    dim.each([&](int64_t i) {
       Real sum = score[i];
       PF_UNROLL
       for (int c = 0; c < kGroup; ++c) {
@@ -141,7 +132,7 @@ struct GaussianMixture {
         }
       }
       score[i] = sum;
-    }
+    });
   }
 
   // log2 of the k-th term; a dense component leaves H_k (mean_k - x) in work[dim ..]
@@ -157,7 +148,7 @@ struct GaussianMixture {
       auto pulled = [&](int64_t i) { return away(i) * Real(curvature[i]); };
       return row_dot<Real>(dim, pulled, away) + weight;
     } else {
-      for (int64_t i = 0; i < dim; ++i) work[i] = away(i);
+      dim.each([&](int64_t i) { work[i] = away(i); });
       matvec(curvatures + k * dim * dim, work, work + dim, dim);
       auto raw = [&](int64_t i) { return work[i]; };
       auto pulled = [&](int64_t i) { return work[dim + i]; };
@@ -174,9 +165,7 @@ struct DoubleWell {
       : mu(static_cast<T>(p.scalar[0])), b(static_cast<T>(p.scalar[1])) {}
   template <class Real, class D>
   PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool wanted) const {
-    for (int64_t i = 0; i < dim; ++i) {
-      score[i] = -(x[i] * fma(x[i] * x[i], Real(b), Real(mu)));
-    }
+    dim.each([&](int64_t i) { score[i] = -(x[i] * fma(x[i] * x[i], Real(b), Real(mu))); });
     if (!wanted) return Real(T(0));
     const Real energy = row_dot<Real>(
         dim, [&](int64_t i) { return x[i] * x[i]; },
@@ -199,13 +188,13 @@ struct Banana {
     const T precision = T(1) / (scale * scale);
     const Real bend = fma(x[0], x[0], Real(-(scale * scale))) * Real(curvature);
     const Real across = x[1] - bend;
-    score[0] = x[0] * fma(across, Real(T(2) * curvature), Real(-precision));
-    score[1] = -across;
-    for (int64_t i = 2; i < dim; ++i) score[i] = -x[i];
+    if (dim.owns(0)) score[0] = x[0] * fma(across, Real(T(2) * curvature), Real(-precision));
+    if (dim.owns(1)) score[1] = -across;
+    dim.each_from(2, [&](int64_t i) { score[i] = -x[i]; });
     if (!wanted) return Real(T(0));
     auto rest = [&](int64_t i) { return x[i + 2]; };
-    const Real square =
-        fma(x[0] * x[0], Real(precision), fma(across, across, row_dot<Real>(dim - 2, rest, rest)));
+    const Real square = fma(x[0] * x[0], Real(precision),
+                            fma(across, across, row_dot<Real>(dim, dim - 2, rest, rest)));
     return fma(square, Real(T(-0.5)), Real(constant));
   }
 };
@@ -222,9 +211,9 @@ struct Funnel {
     const T half_width = T(0.5) * static_cast<T>(dim - 1);
     const Real neck = exp(-x[0]);
     auto rest = [&](int64_t i) { return x[i + 1]; };
-    const Real half_square = row_dot<Real>(dim - 1, rest, rest) * neck * Real(T(0.5));
-    score[0] = fma(x[0], Real(-precision), half_square - Real(half_width));
-    for (int64_t i = 1; i < dim; ++i) score[i] = -(x[i] * neck);
+    const Real half_square = row_dot<Real>(dim, dim - 1, rest, rest) * neck * Real(T(0.5));
+    if (dim.owns(0)) score[0] = fma(x[0], Real(-precision), half_square - Real(half_width));
+    dim.each_from(1, [&](int64_t i) { score[i] = -(x[i] * neck); });
     const Real prior = x[0] * fma(x[0], Real(T(-0.5) * precision), Real(-half_width));
     return prior - half_square + Real(constant);
   }
@@ -237,12 +226,12 @@ struct Ring {
   explicit PF_HD Ring(const TargetParams& p)
       : radius(static_cast<T>(p.scalar[0])), precision(static_cast<T>(p.scalar[1])) {}
   template <class Real, class D>
-  PF_HD Real evaluate(const Real* x, Real* score, Real*, D, bool) const {
+  PF_HD Real evaluate(const Real* x, Real* score, Real*, D dim, bool) const {
     const Real r = sqrt(fma(x[1], x[1], x[0] * x[0]));
     const Real off = r - Real(radius);
     const Real pull = select(r > Real(T(0)), -(off * Real(precision)) / r, Real(T(0)));
-    score[0] = pull * x[0];
-    score[1] = pull * x[1];
+    if (dim.owns(0)) score[0] = pull * x[0];
+    if (dim.owns(1)) score[1] = pull * x[1];
     return off * off * Real(T(-0.5) * precision);
   }
 };

@@ -18,6 +18,7 @@ struct Diffuse {
   struct Coefficients {
     T mean_scale, std;
   };
+  bool is_aligned(uintptr_t bytes) const { return are_aligned(bytes, out, x); }
   PF_HD bool uniform() const { return mean_scale.stride == 0 && std.stride == 0; }
   PF_HD Coefficients at_row(int64_t chain) const {
     return {value_of<T>(mean_scale, chain), value_of<T>(std, chain)};
@@ -38,6 +39,7 @@ struct ReverseStep {
   struct Coefficients {
     T growth, drift_scale, noise_scale;
   };
+  bool is_aligned(uintptr_t bytes) const { return are_aligned(bytes, out, x, score); }
   PF_HD bool uniform() const {
     return growth.stride == 0 && drift_scale.stride == 0 && noise_scale.stride == 0;
   }
@@ -58,7 +60,7 @@ void diffuse(const DiffuseParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_element<Normal, T>(
-        p.n_chains, p.dim, p.noise, p.n_threads,
+        p.n_chains, p.dim, p.noise, p.place,
         Diffuse<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x), p.mean_scale, p.std});
   });
 }
@@ -67,7 +69,7 @@ void reverse(const ReverseParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_element<Normal, T>(
-        p.n_chains, p.dim, p.noise, p.n_threads,
+        p.n_chains, p.dim, p.noise, p.place,
         ReverseStep<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x),
                        static_cast<const T*>(p.score), p.growth, p.drift_scale, p.noise_scale});
   });

@@ -7,16 +7,17 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-template <class T, class Target, int kDim>
+template <class T, class Target, class D>
 struct Evaluate {
-  using Tile = ChainTile<T>;
-  using Arrays = PointArrays<typename Tile::Real, kDim>;
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Arrays = PointArrays<Real, D>;
   EvaluateParams p;
   Target target;
-  Dim<kDim> dim;
+  D dim;
 
   PF_HD void operator()(const Tile& tile) const {
-    Arrays point(tile.scratch, dim);
+    Arrays point(reinterpret_cast<Real*>(tile.scratch), dim);
     tile.load_rows(static_cast<const T*>(p.x), dim, point.x);
     const auto value = evaluate_at(target, point, dim, p.log_density != nullptr);
     if (p.log_density != nullptr) tile.store(static_cast<T*>(p.log_density), value);
@@ -30,10 +31,11 @@ void evaluate(const EvaluateParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_target<T>(p.target, [&](const auto& target, auto dim) {
-      using Op = Evaluate<T, value_type<decltype(target)>, decltype(dim)::kValue>;
+      using D = decltype(dim);
+      using Op = Evaluate<T, value_type<decltype(target)>, D>;
       const double cost = 2.0 * static_cast<double>(p.n_chains) * static_cast<double>(dim);
-      for_each_chain<T>(p.n_chains, dim * Op::Arrays::kBytesPerDim, p.n_threads, cost,
-                        Op{p, target, dim});
+      for_each_chain<T, D>(p.n_chains, dim * Op::Arrays::kBytesPerDim, p.place, cost,
+                           Op{p, target, dim});
     });
   });
 }

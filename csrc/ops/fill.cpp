@@ -15,6 +15,7 @@ struct Store {
   T* out;
   bool streams;
   struct None {};
+  bool is_aligned(uintptr_t bytes) const { return are_aligned(bytes, out); }
   PF_HD bool uniform() const { return true; }
   PF_HD None at_row(int64_t) const { return {}; }
   template <class At, class Real>
@@ -35,9 +36,9 @@ void fill(const FillParams& p) {
     const bool streams = p.n_rows * p.n_per_row >= kStreamBytes / static_cast<int64_t>(sizeof(T));
     const Store<T> store{static_cast<T*>(p.out), streams};
     if (p.uniform) {
-      for_each_element<Uniform, T>(p.n_rows, p.n_per_row, p.noise, p.n_threads, store);
+      for_each_element<Uniform, T>(p.n_rows, p.n_per_row, p.noise, p.place, store);
     } else {
-      for_each_element<Normal, T>(p.n_rows, p.n_per_row, p.noise, p.n_threads, store);
+      for_each_element<Normal, T>(p.n_rows, p.n_per_row, p.noise, p.place, store);
     }
   });
 }

@@ -19,6 +19,7 @@ struct LangevinStep {
   struct Coefficients {
     T step_size, noise_scale;
   };
+  bool is_aligned(uintptr_t bytes) const { return are_aligned(bytes, out, x, score); }
   PF_HD bool uniform() const { return step_size.stride == 0 && beta.stride == 0; }
   PF_HD Coefficients at_row(int64_t chain) const {
     const T h = value_of<T>(step_size, chain);
@@ -37,7 +38,7 @@ void langevin(const LangevinParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     for_each_element<Normal, T>(
-        p.n_chains, p.dim, p.noise, p.n_threads,
+        p.n_chains, p.dim, p.noise, p.place,
         LangevinStep<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x),
                         static_cast<const T*>(p.score), p.step_size, p.beta});
   });

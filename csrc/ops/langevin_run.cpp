@@ -9,71 +9,71 @@ namespace pf::PF_BACKEND {
 namespace {
 
 // The streaming sums of one tile, taken from memory at the start and put back at the end.
-template <class T>
+template <class T, class D>
 class TileMoments {
-  using Tile = ChainTile<T>;
+  using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Wide = typename Traits<Real>::Wide;
 
  public:
   static constexpr int64_t kBytesPerDim = 3 * sizeof(Wide);
 
-  PF_HD TileMoments(const Moments& moments, const Tile& tile, int64_t dim, Real* spare)
-      : moments_(moments), dim_(dim), shift_(reinterpret_cast<Wide*>(tile.scratch)) {
+  PF_HD TileMoments(const Moments& moments, const Tile& tile, D dim, Real* spare)
+      : moments_(moments),
+        dim_(dim),
+        shift_(tile.template array<Wide>(0)),
+        sum_(tile.template array<Wide>(dim * kBytesPerDim / 3)),
+        squares_(tile.template array<Wide>(dim * kBytesPerDim / 3 * 2)) {
     if (!wanted()) return;
     tile.load_rows(static_cast<const T*>(moments.shift), dim, spare);
-    for (int64_t i = 0; i < dim; ++i) shift_[i] = to_wide(spare[i]);
-    tile.load_rows(moments.sum, dim, sum());
-    tile.load_rows(moments.sum_of_squares, dim, squares());
+    dim.each([&](int64_t i) { shift_[i] = to_wide(spare[i]); });
+    tile.load_rows(moments.sum, dim, sum_);
+    tile.load_rows(moments.sum_of_squares, dim, squares_);
   }
   PF_HD bool wanted() const { return moments_.sum != nullptr; }
   // weight: 1 for the chains that moved, 0 for the others
   PF_HD void add(const Real* x, Wide weight) const {
-    for (int64_t i = 0; i < dim_; ++i) {
+    dim_.each([&](int64_t i) {
       const Wide off = (to_wide(x[i]) - shift_[i]) * weight;
-      sum()[i] = sum()[i] + off;
-      squares()[i] = fma(off, off, squares()[i]);
-    }
+      sum_[i] = sum_[i] + off;
+      squares_[i] = fma(off, off, squares_[i]);
+    });
   }
   PF_HD void put_back(const Tile& tile) const {
-    tile.store_rows(moments_.sum, dim_, sum());
-    tile.store_rows(moments_.sum_of_squares, dim_, squares());
+    tile.store_rows(moments_.sum, dim_, sum_);
+    tile.store_rows(moments_.sum_of_squares, dim_, squares_);
   }
 
  private:
-  PF_HD Wide* sum() const { return shift_ + dim_; }
-  PF_HD Wide* squares() const { return shift_ + 2 * dim_; }
-
   Moments moments_;
-  int64_t dim_;
-  Wide* shift_;
+  D dim_;
+  typename Tile::template Array<Wide> shift_, sum_, squares_;
 };
 
-template <class T, class Target, int kDim>
+template <class T, class Target, class D>
 struct RunChains {
-  using Tile = ChainTile<T>;
+  using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Wide = typename Traits<Real>::Wide;
-  using Arrays = PointArrays<Real, kDim>;
+  using Arrays = PointArrays<Real, D>;
   LangevinRunParams p;
   Target target;
-  Dim<kDim> dim;
+  D dim;
 
-  int64_t scratch_bytes() const {
-    const int64_t moments = p.moments.sum != nullptr ? TileMoments<T>::kBytesPerDim : 0;
-    return dim * (moments + Arrays::kBytesPerDim);
+  PF_HD int64_t moment_bytes() const {
+    return p.moments.sum != nullptr ? dim * TileMoments<T, D>::kBytesPerDim : 0;
   }
+  int64_t scratch_bytes() const { return moment_bytes() + dim * Arrays::kBytesPerDim; }
 
   PF_HD void operator()(const Tile& tile) const {
-    const int64_t after_moments = p.moments.sum != nullptr ? dim * TileMoments<T>::kBytesPerDim : 0;
-    Arrays point(tile.scratch + after_moments, dim);
+    Arrays point(reinterpret_cast<Real*>(tile.scratch + moment_bytes()), dim);
     Real *x = point.x, *score = point.score, *proposed = point.proposed;
-    const TileMoments<T> moments(p.moments, tile, dim, proposed);
+    const TileMoments<T, D> moments(p.moments, tile, dim, proposed);
 
     tile.load_rows(static_cast<const T*>(p.x), dim, x);
     const Real step_size = tile.load(p.step_size);
     const Real noise_scale = langevin_noise_scale(step_size, tile.load(p.beta));
-    auto noise = tile.normals(p.noise, static_cast<uint64_t>(p.n_steps * dim));
+    auto noise = tile.normals(p.noise, dim, static_cast<uint64_t>(p.n_steps * dim), point.noise);
     T* draws = static_cast<T*>(p.draws);
     T* log_density = static_cast<T*>(p.log_density);
     int64_t until_kept = p.thin - p.steps_done % p.thin;
@@ -90,11 +90,12 @@ struct RunChains {
       if (k == p.n_steps) break;
 
       Real finite = Real(T(0));  // turns NaN with the first coordinate that is not finite
-      for (int64_t i = 0; i < dim; ++i) {
-        proposed[i] = langevin_move(x[i], score[i], step_size, noise_scale, noise.next());
+      noise.begin_step(dim);
+      dim.each([&](int64_t i) {
+        proposed[i] = langevin_move(x[i], score[i], step_size, noise_scale, noise.at(i));
         finite = fma(proposed[i], Real(T(0)), finite);
-      }
-      const Wide moved = take(tile, finite != finite, point);
+      });
+      const Wide moved = take(tile, dim.of_chain(finite != finite), point);
       if (moments.wanted()) moments.add(x, moved);
       if (--until_kept == 0) {
         until_kept = p.thin;
@@ -114,12 +115,10 @@ struct RunChains {
   PF_HD Wide take(const Tile& tile, typename Traits<Real>::Mask refused, Arrays& point) const {
     if (any(refused)) {
       tile.count_where(refused, p.n_nonfinite);
-      for (int64_t i = 0; i < dim; ++i) {
-        point.x[i] = select(refused, point.x[i], point.proposed[i]);
-      }
+      dim.each([&](int64_t i) { point.x[i] = select(refused, point.x[i], point.proposed[i]); });
       return to_wide(select(refused, Real(T(0)), Real(T(1))));
     }
-    for (int64_t i = 0; i < dim; ++i) point.x[i] = point.proposed[i];
+    dim.each([&](int64_t i) { point.x[i] = point.proposed[i]; });
     return Wide(1.0);
   }
 };
@@ -130,11 +129,12 @@ void langevin_run(const LangevinRunParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     with_target<T>(p.target, [&](const auto& target, auto dim) {
-      using Run = RunChains<T, value_type<decltype(target)>, decltype(dim)::kValue>;
+      using D = decltype(dim);
+      using Run = RunChains<T, value_type<decltype(target)>, D>;
       const Run run{p, target, dim};
       const double cost =
           2.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.n_steps * dim);
-      for_each_chain<T>(p.n_chains, run.scratch_bytes(), p.n_threads, cost, run);
+      for_each_chain<T, D>(p.n_chains, run.scratch_bytes(), p.place, cost, run);
     });
   });
 }

@@ -34,7 +34,7 @@ struct Apply {
 void math(const MathParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    for_each_value<T>(p.n, p.n_threads, Apply<T>{p});
+    for_each_value<T>(p.n, p.place, Apply<T>{p});
   });
 }
 

@@ -39,17 +39,18 @@ template <class T>
 struct PoolCoordinate {
   PoolParams p;
 
-  PF_HD void operator()(int64_t i) const {
+  template <class Sum>
+  PF_HD void operator()(int64_t i, const Sum& sum) const {
     const T* shift = static_cast<const T*>(p.moments.shift);
-    const double n = grouped_sum([&](int64_t c) { return terms(c); });
+    const double n = sum(p.n_chains, [&](int64_t c) { return terms(c); });
     // Differences from the first chain's shift keep the digits of a law far from zero.
     const double origin = p.n_chains > 0 ? to_wide(shift[i]) : 0.0;
-    const double total = grouped_sum([&](int64_t c) {
+    const double total = sum(p.n_chains, [&](int64_t c) {
       const int64_t e = c * p.dim + i;
       return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
     });
     const double mean = total / n;
-    const double square = grouped_sum([&](int64_t c) {
+    const double square = sum(p.n_chains, [&](int64_t c) {
       const int64_t e = c * p.dim + i;
       const double off = mean - (to_wide(shift[e]) - origin);
       return p.moments.sum_of_squares[e] - off * (2 * p.moments.sum[e] - terms(c) * off);
@@ -62,20 +63,6 @@ struct PoolCoordinate {
   PF_HD double terms(int64_t chain) const {
     return static_cast<double>(p.n_steps - p.n_left_out[chain]);
   }
-  // Sum over chains of term(chain) in groups of 1024 chains, the groups in order, so that ranks
-  // holding whole groups can reproduce it.
-  template <class Term>
-  PF_HD double grouped_sum(const Term& term) const {
-    constexpr int64_t kGroup = 1024;
-    double total = 0;
-    for (int64_t begin = 0; begin < p.n_chains; begin += kGroup) {
-      const int64_t end = begin + kGroup < p.n_chains ? begin + kGroup : p.n_chains;
-      double group = 0;
-      for (int64_t c = begin; c < end; ++c) group += term(c);
-      total += group;
-    }
-    return total;
-  }
 };
 
 }  // namespace
@@ -83,14 +70,14 @@ struct PoolCoordinate {
 void commit(const CommitParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     const double cost = 1.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
-    for_each_row(p.n_chains, p.n_threads, cost, CommitChain<decltype(zero)>{p});
+    for_each_row(p.n_chains, p.place, cost, CommitChain<decltype(zero)>{p});
   });
 }
 
 void pool(const PoolParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     const double cost = 4.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
-    for_each_row(p.dim, p.n_threads, cost, PoolCoordinate<decltype(zero)>{p});
+    for_each_sum(p.dim, p.place, cost, PoolCoordinate<decltype(zero)>{p});
   });
 }
 

@@ -10,7 +10,7 @@ namespace pf {
 // out (n_rows, n_per_row): entries of each row's sequence of normals or uniforms.
 struct FillParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* out;
   int64_t n_rows, n_per_row;
   NoiseSource noise;
@@ -20,7 +20,7 @@ struct FillParams {
 // out = x + h score + sqrt(2 h / beta) xi, (n_chains, dim); out may be x.
 struct LangevinParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* out;
   const void* x;
   const void* score;
@@ -35,7 +35,7 @@ struct LangevinParams {
 // step whose number steps_done + 1, ... is a multiple of thin.
 struct LangevinRunParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* x;
   int64_t n_chains;
   TargetParams target;
@@ -51,7 +51,7 @@ struct LangevinRunParams {
 // log_density (n_chains,) and score (n_chains, dim) of a native target; either may be null.
 struct EvaluateParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   const void* x;
   int64_t n_chains;
   TargetParams target;
@@ -63,7 +63,7 @@ struct EvaluateParams {
 // moments take the rows that moved.
 struct CommitParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* x;
   const void* proposed;
   int64_t n_chains, dim;
@@ -74,7 +74,7 @@ struct CommitParams {
 // out = a x + b xi with a, b one a chain (Ornstein-Uhlenbeck forward).
 struct DiffuseParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* out;
   const void* x;
   int64_t n_chains, dim;
@@ -85,7 +85,7 @@ struct DiffuseParams {
 // out = growth x + drift_scale score + noise_scale xi (one step of the reverse family).
 struct ReverseParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   void* out;
   const void* x;
   const void* score;
@@ -98,7 +98,7 @@ struct ReverseParams {
 // n_steps - n_nonfinite[c] terms.
 struct PoolParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   int64_t n_chains, dim, n_steps;
   const int64_t* n_left_out;
   Moments moments;
@@ -110,7 +110,7 @@ struct PoolParams {
 enum class MathFunction : int { kExp, kLog, kLog1p, kTanh, kSinPi, kCosPi, kCount };
 struct MathParams {
   Dtype dtype;
-  int n_threads;
+  Place place;
   MathFunction function;
   const void* in;
   void* out;
@@ -129,6 +129,9 @@ struct OpTable {
   void (*pool)(const PoolParams&);
   void (*math)(const MathParams&);
 };
+
+// The CUDA backend, or null in a build without it.
+const OpTable* cuda_table();
 
 // The table of the best CPU level that this processor has, or of `forced` ("baseline", "v3",
 // "v4"); null when the name is unknown or the processor lacks the level.

@@ -26,6 +26,15 @@ PF_LEVEL_TABLE(cpu_baseline, "baseline")
 PF_LEVEL_TABLE(cpu_v3, "v3")
 PF_LEVEL_TABLE(cpu_v4, "v4")
 #endif
+#if defined(PF_WITH_EMULATOR)  // the CUDA backend run by the host, for the tests
+PF_LEVEL_TABLE(emulated, "emulator")
+#endif
+#if defined(PF_WITH_CUDA)
+PF_LEVEL_TABLE(cuda, "cuda")
+const OpTable* cuda_table() { return &cuda::table; }
+#else
+const OpTable* cuda_table() { return nullptr; }
+#endif
 
 const OpTable* select_cpu_table(const char* forced) {
   const bool any_level = forced == nullptr || forced[0] == '\0';
@@ -40,6 +49,9 @@ const OpTable* select_cpu_table(const char* forced) {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
   if (wanted("v4") && has_v4) return &cpu_v4::table;
   if (wanted("v3") && has_v3) return &cpu_v3::table;
+#endif
+#if defined(PF_WITH_EMULATOR)
+  if (!any_level && wanted("emulator")) return &emulated::table;
 #endif
   if (wanted("baseline")) return &cpu_baseline::table;
   return nullptr;

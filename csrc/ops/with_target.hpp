@@ -3,6 +3,7 @@
 // compile-time constant for the dimensions worth a kernel of their own and else a number.
 #pragma once
 
+#include "backend/backend.hpp"
 #include "kernels/target.hpp"
 
 namespace pf::PF_BACKEND {
@@ -18,13 +19,23 @@ struct Decay<const T&> {
 template <class T>
 using value_type = typename Decay<T>::type;
 
-// Two dimensions in float32 are the plane that everybody starts with; other shapes share a kernel.
+template <class T, int k, class Target, class Body>
+static bool try_dim(const Target& target, int64_t dim, const Body& body) {
+  if constexpr (has_own_kernel<T>(k)) {
+    if (dim == k) return body(target, Dim<k>{dim}), true;
+  }
+  (void)target, (void)dim, (void)body;
+  return false;
+}
 template <class T, class Target, class Body>
 static void with_dim(const Target& target, int64_t dim, const Body& body) {
-  if constexpr (sizeof(T) == 4) {
-    if (dim == 2) return body(target, Dim<2>{dim});
+  if (try_dim<T, 1>(target, dim, body) || try_dim<T, 2>(target, dim, body) ||
+      try_dim<T, 3>(target, dim, body) || try_dim<T, 4>(target, dim, body) ||
+      try_dim<T, 8>(target, dim, body) || try_dim<T, 16>(target, dim, body) ||
+      try_dim<T, 32>(target, dim, body)) {
+    return;
   }
-  body(target, Dim<0>{dim});
+  with_any_dim(target, dim, body);
 }
 
 template <class T, class Body>
@@ -47,35 +58,49 @@ static void with_target(const TargetParams& p, const Body& body) {
 }
 
 // A point's arrays: registers where the dimension is a constant, else the tile's scratch.
-template <class Real, int kDim>
+template <class Real, class D, bool kKnown = D::kKnown>
 struct PointArrays {
-  static constexpr int64_t kArrays = 5;  // work is two long
-  static constexpr int64_t kBytesPerDim = kDim > 0 ? 0 : kArrays * sizeof(Real);
-  Real local[kArrays * (kDim > 0 ? kDim : 1)];
-  Real *x, *score, *proposed, *work;
-  PF_HD PointArrays(char* scratch, int64_t dim) {
-    Real* base = kDim > 0 ? local : reinterpret_cast<Real*>(scratch);
-    x = base;
-    score = base + dim;
-    proposed = base + 2 * dim;
-    work = base + 3 * dim;
-  }
+  static constexpr int64_t kBytesPerDim = 0;
+  Real x[D::kValue], score[D::kValue], proposed[D::kValue], work[2 * D::kValue];
+  static constexpr Real* noise = nullptr;
+  PF_HD PointArrays(Real*, D) {}
+};
+template <class Real, class D>
+struct PointArrays<Real, D, false> {
+  static constexpr int64_t kArrays = D::kWarp ? 6 : 5;  // work is two long; a warp stores its noise
+  static constexpr int64_t kBytesPerDim = kArrays * sizeof(Real);
+  Real *x, *score, *proposed, *work, *noise;
+  PF_HD PointArrays(Real* scratch, D dim)
+      : x(scratch),
+        score(scratch + dim),
+        proposed(scratch + 2 * dim),
+        work(scratch + 3 * dim),
+        noise(D::kWarp ? scratch + 5 * dim : nullptr) {}
 };
 
-// target.evaluate: in line where the dimension is known, else one function for all its callers.
-template <class Target, class Real>
-static PF_NOINLINE Real evaluate_any_dim(const Target& target, const Real* x, Real* score,
-                                         Real* work, Dim<0> dim, bool wanted) {
-  return target.evaluate(x, score, work, dim, wanted);
+// target.evaluate: in line where the dimension is known, else, on a CPU, one function for all its
+// callers.
+template <class Target, class Real, class D>
+PF_SHARED_CODE Real evaluate_any_dim(const Target& target, const Real* x, Real* score, Real* work,
+                                     D dim, bool wanted) {
+  dim.sync();
+  const Real value = target.evaluate(x, score, work, dim, wanted);
+  dim.sync();
+  return value;
 }
-template <class Target, class Real, int kDim>
-PF_HD Real evaluate_at(const Target& target, PointArrays<Real, kDim>& point, Dim<kDim> dim,
-                       bool wanted) {
-  if constexpr (kDim > 0) {
+template <class Target, class Real, class D>
+PF_HD Real evaluate_at(const Target& target, PointArrays<Real, D>& point, D dim, bool wanted) {
+  if constexpr (D::kKnown) {
     return target.evaluate(point.x, point.score, point.work, dim, wanted);
   } else {
     return evaluate_any_dim(target, point.x, point.score, point.work, dim, wanted);
   }
+}
+
+// Whether all these addresses are multiples of `bytes`.
+template <class... Pointers>
+static bool are_aligned(uintptr_t bytes, const Pointers*... pointers) {
+  return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
 }
 
 template <class Body>

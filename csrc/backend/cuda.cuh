@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+// The same walks on a GPU: a chain a thread where the state fits its registers, else a chain a
+// warp; elements in groups that share a block of noise; sums a block of threads each. Launches
+// are checked, run in the caller's stream, allocate nothing and wait for nothing.
+#pragma once
+
+#include "backend/launch.cuh"
+#include "core/noise.hpp"
+#include "core/per_chain.hpp"
+#include "core/reduce.hpp"
+
+namespace pf::PF_BACKEND {
+
+// ---- chains
+// --------------------------------------------------------------------------------------
+
+// Any other number of coordinates.
+template <class Target, class Body>
+static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
+  if (dim <= kReductionWidth) {
+    body(target, WarpDim<true>{dim});
+  } else {
+    body(target, WarpDim<false>{dim});
+  }
+}
+
+// Dimensions whose state stays in a thread's registers.
+template <class T>
+constexpr bool has_own_kernel(int) {
+  return sizeof(T) == 4;
+}
+
+// Arrays of the threads of a block, side by side so that a warp touches neighbouring words.
+template <class U>
+struct Strided {
+  U* first;
+  int64_t stride;
+  PF_HD U& operator[](int64_t i) const { return first[i * stride]; }
+};
+
+// The normals of one thread's chain, read in order: one block of noise at a time.
+template <class T, int k>
+class ThreadNormals {
+  static constexpr int kPerBlock = Draw<T>::kPerBlock;
+
+ public:
+  PF_HD ThreadNormals(const NoiseSource& noise, uint64_t chain)
+      : chain_(chain, 0u, noise.purpose),
+        key_(noise.seed),
+        block_(noise.start / kPerBlock),
+        entry_(static_cast<int>(noise.start % kPerBlock)) {
+    if (k % kPerBlock != 0 && entry_ != 0) refill();
+  }
+  PF_HD void begin_step(Dim<k>) {}
+  PF_HD T at(int64_t i) {
+    if constexpr (k % kPerBlock == 0) {  // steps begin with a block: i says where in it
+      if (i % kPerBlock == 0) refill();
+      return values_[i % kPerBlock];
+    } else {
+      if (entry_ == 0) refill();
+      T value = values_[0];
+      PF_UNROLL
+      for (int j = 1; j < kPerBlock; ++j) value = entry_ == j ? values_[j] : value;
+      entry_ = entry_ + 1 < kPerBlock ? entry_ + 1 : 0;
+      return value;
+    }
+  }
+
+ private:
+  PF_HD void refill() {
+    Normal::values<T>(
+        philox4x32_10<uint32_t>(static_cast<uint32_t>(block_), static_cast<uint32_t>(block_ >> 32),
+                                chain_.c2, chain_.c3, key_),
+        0, kPerBlock, values_);
+    ++block_;
+  }
+  ChainCounter<uint32_t> chain_;
+  PhiloxKey key_;
+  uint64_t block_;
+  int entry_;
+  T values_[kPerBlock];
+};
+
+// The normals of one warp's chain: the lanes make the blocks under a step together.
+template <class T>
+class WarpNormals {
+  static constexpr int kPerBlock = Draw<T>::kPerBlock;
+
+ public:
+  PF_HD WarpNormals(const NoiseSource& noise, uint64_t chain, T* buffer)
+      : chain_(chain, 0u, noise.purpose), key_(noise.seed), next_(noise.start), buffer_(buffer) {}
+  template <bool kShort>
+  PF_HD void begin_step(WarpDim<kShort> dim) {
+    const int phase = static_cast<int>(next_ % kPerBlock);
+    const int64_t n_blocks = (phase + dim + kPerBlock - 1) / kPerBlock;
+    dim.sync();
+    for (int64_t b = dim.lane(); b < n_blocks; b += dim.kLanes) {
+      const uint64_t block = next_ / kPerBlock + static_cast<uint64_t>(b);
+      T values[kPerBlock];
+      Normal::values<T>(
+          philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                                  chain_.c2, chain_.c3, key_),
+          0, kPerBlock, values);
+      PF_UNROLL
+      for (int j = 0; j < kPerBlock; ++j) {
+        const int64_t i = b * kPerBlock + j - phase;
+        if (i >= 0 && i < dim) buffer_[i] = values[j];
+      }
+    }
+    dim.sync();
+    next_ += static_cast<uint64_t>(static_cast<int64_t>(dim));
+  }
+  PF_HD T at(int64_t i) const { return buffer_[i]; }
+
+ private:
+  ChainCounter<uint32_t> chain_;
+  PhiloxKey key_;
+  uint64_t next_;
+  T* buffer_;
+};
+
+// One chain: `scratch` is shared memory, of the block for a thread and of the warp for a warp.
+template <class T, class D>
+struct ChainTile {
+  using Real = T;
+  template <class U>
+  using Array = typename Select<D::kWarp, U*, Strided<U>>::type;
+  int64_t chain;
+  char* scratch;
+
+  template <class U>
+  PF_HD Array<U> array(int64_t bytes_before) const {
+    if constexpr (D::kWarp) {
+      return reinterpret_cast<U*>(scratch + bytes_before);
+    } else {
+      return {reinterpret_cast<U*>(scratch + bytes_before * block_size()) + thread_in_block(),
+              block_size()};
+    }
+  }
+  template <class U, class To>
+  PF_HD void load_rows(const U* rows, D dim, To&& x) const {
+    dim.each([&](int64_t i) { x[i] = rows[chain * dim + i]; });
+  }
+  template <class U, class From>
+  PF_HD void store_rows(U* rows, D dim, const From& x) const {
+    dim.each([&](int64_t i) { rows[chain * dim + i] = x[i]; });
+  }
+  PF_HD T load(const PerChain& p) const { return value_of<T>(p, chain); }
+  PF_HD void store(T* values, T x) const {
+    if (speaks()) values[chain] = x;
+  }
+  PF_HD void count_where(bool m, int64_t* counts) const {
+    if (m && speaks()) ++counts[chain];
+  }
+  PF_HD auto normals(const NoiseSource& given, D, uint64_t, T* buffer) const {
+    const NoiseSource noise = resolved(given);
+    const uint64_t id = noise.chain_offset + static_cast<uint64_t>(chain);
+    if constexpr (D::kWarp) {
+      return WarpNormals<T>(noise, id, buffer);
+    } else {
+      (void)buffer;
+      return ThreadNormals<T, D::kValue>(noise, id);
+    }
+  }
+
+ private:
+  // One lane of a warp writes what belongs to the chain as a whole.
+  PF_HD bool speaks() const {
+    if constexpr (D::kWarp) return D::lane() == 0;
+    return true;
+  }
+};
+
+constexpr int kChainsPerBlock = 128, kWarpsPerBlock = 4;
+
+template <class T, class D, class Body>
+PF_KERNEL(kChainsPerBlock)
+chains_kernel(int64_t n_chains, int64_t scratch_bytes, Body body) {
+  char* scratch = static_cast<char*>(shared_memory());
+  if constexpr (D::kWarp) {
+    const int64_t warp = thread_in_block() / D::kLanes;
+    const int64_t warps = block_size() / D::kLanes;
+    const int64_t chain = block_in_grid() * warps + warp;
+    if (chain < n_chains) body(ChainTile<T, D>{chain, scratch + warp * scratch_bytes});
+  } else {
+    const int64_t chain = block_in_grid() * block_size() + thread_in_block();
+    if (chain < n_chains) body(ChainTile<T, D>{chain, scratch});
+  }
+}
+
+template <class T, class D, class Body>
+static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, const Place& place, double,
+                           const Body& body) {
+  if constexpr (D::kWarp) {
+    const int64_t bytes = (scratch_bytes + 15) / 16 * 16;
+    const int64_t fit = bytes > 0 ? shared_memory_limit(place) / bytes : kWarpsPerBlock;
+    if (fit == 0) out_of_shared_memory(bytes, shared_memory_limit(place));
+    const int warps = fit < kWarpsPerBlock ? static_cast<int>(fit) : kWarpsPerBlock;
+    launch(place, (n_chains + warps - 1) / warps, warps * D::kLanes, warps * bytes,
+           chains_kernel<T, D, Body>, n_chains, bytes, body);
+  } else {
+    launch(place, (n_chains + kChainsPerBlock - 1) / kChainsPerBlock, kChainsPerBlock,
+           scratch_bytes * kChainsPerBlock, chains_kernel<T, D, Body>, n_chains, scratch_bytes,
+           body);
+  }
+}
+
+// ---- rows and sums
+// -------------------------------------------------------------------------------
+
+constexpr int kThreads = 128;
+
+template <class Body>
+PF_KERNEL(kThreads)
+rows_kernel(int64_t n, Body body) {
+  const int64_t row = block_in_grid() * block_size() + thread_in_block();
+  if (row < n) body(row);
+}
+
+template <class Body>
+static void for_each_row(int64_t n_rows, const Place& place, double, const Body& body) {
+  launch(place, (n_rows + kThreads - 1) / kThreads, kThreads, 0, rows_kernel<Body>, n_rows, body);
+}
+
+// The threads of a block take a group of terms each, and the first adds the groups up in order.
+struct OrderedSum {
+  double* totals;  // one a thread, and the result
+  template <class Term>
+  PF_HD double operator()(int64_t n, const Term& term) const {
+    const int64_t n_groups = (n + kSumGroup - 1) / kSumGroup;
+    const int64_t me = thread_in_block();
+    double total = 0;
+    for (int64_t first = 0; first < n_groups; first += kThreads) {
+      const int64_t begin = (first + me) * kSumGroup;
+      const int64_t end = begin + kSumGroup < n ? begin + kSumGroup : n;
+      totals[me] = sum_of_group(begin, end, term);
+      sync_block();
+      if (me == 0) {
+        for (int64_t g = 0; g < kThreads && first + g < n_groups; ++g) total += totals[g];
+      }
+      sync_block();
+    }
+    if (me == 0) totals[kThreads] = total;
+    sync_block();
+    return totals[kThreads];
+  }
+};
+
+template <class Body>
+PF_KERNEL(kThreads)
+sums_kernel(Body body) {
+  body(block_in_grid(), OrderedSum{static_cast<double*>(shared_memory())});
+}
+
+template <class Body>
+static void for_each_sum(int64_t n, const Place& place, double, const Body& body) {
+  launch(place, n, kThreads, (kThreads + 1) * static_cast<int64_t>(sizeof(double)),
+         sums_kernel<Body>, body);
+}
+
+// ---- elements
+// ------------------------------------------------------------------------------------
+
+// One element of flat arrays, or the kGroup that share a block of noise, where they are aligned.
+template <class T>
+struct OneElement {
+  int64_t e;
+  template <class S>
+  PF_HD T load(const S* p) const {
+    return p[e];
+  }
+  template <class S>
+  PF_HD void store(S* p, T x) const {
+    p[e] = x;
+  }
+  template <class S>
+  PF_HD void stream(S* p, T x) const {
+    store(p, x);
+  }
+};
+
+template <class T>
+struct alignas(16) Group {
+  static constexpr int kSize = Draw<T>::kPerBlock;
+  T v[kSize];
+  Group() = default;
+  PF_HD Group(T value) {
+    PF_UNROLL
+    for (int j = 0; j < kSize; ++j) v[j] = value;
+  }
+};
+template <class T>
+PF_HD Group<T> operator*(const Group<T>& a, const Group<T>& b) {
+  Group<T> r;
+  PF_UNROLL
+  for (int j = 0; j < Group<T>::kSize; ++j) r.v[j] = a.v[j] * b.v[j];
+  return r;
+}
+template <class T>
+PF_HD Group<T> fma(const Group<T>& a, const Group<T>& b, const Group<T>& c) {
+  Group<T> r;
+  PF_UNROLL
+  for (int j = 0; j < Group<T>::kSize; ++j) r.v[j] = fma(a.v[j], b.v[j], c.v[j]);
+  return r;
+}
+template <class T>
+struct GroupElements {
+  int64_t e;
+  PF_HD Group<T> load(const T* p) const { return *reinterpret_cast<const Group<T>*>(p + e); }
+  PF_HD void store(T* p, const Group<T>& x) const { *reinterpret_cast<Group<T>*>(p + e) = x; }
+  PF_HD void stream(T* p, const Group<T>& x) const { store(p, x); }
+};
+
+template <class T, class Kernel>
+PF_KERNEL(kThreads)
+values_kernel(int64_t n, Kernel kernel) {
+  const int64_t e = block_in_grid() * block_size() + thread_in_block();
+  if (e < n) kernel(OneElement<T>{e});
+}
+
+template <class T, class Kernel>
+static void for_each_value(int64_t n, const Place& place, const Kernel& kernel) {
+  launch(place, (n + kThreads - 1) / kThreads, kThreads, 0, values_kernel<T, Kernel>, n, kernel);
+}
+
+// A thread takes one block of noise of one row and the elements that read it.
+template <class Law, class T, class Kernel>
+PF_KERNEL(kThreads)
+elements_kernel(int64_t n_rows, int64_t n_per_row, int64_t blocks_per_row, bool aligned,
+                NoiseSource given, Kernel kernel) {
+  constexpr int kPerBlock = Draw<T>::kPerBlock;
+  const int64_t pair = block_in_grid() * block_size() + thread_in_block();
+  if (pair >= n_rows * blocks_per_row) return;
+  const bool short_pair = n_rows * blocks_per_row <= INT64_C(0xffffffff);
+  const int64_t row = short_pair
+                          ? static_cast<uint32_t>(pair) / static_cast<uint32_t>(blocks_per_row)
+                          : pair / blocks_per_row;
+  const NoiseSource noise = resolved(given);
+  const int phase = static_cast<int>(noise.start % kPerBlock);
+  const int64_t in_row = pair - row * blocks_per_row;
+  const uint64_t block = noise.start / kPerBlock + static_cast<uint64_t>(in_row);
+  const ChainCounter<uint32_t> chain(noise.chain_offset + static_cast<uint64_t>(row), 0u,
+                                     noise.purpose);
+  const PhiloxKey key(noise.seed);
+  T z[kPerBlock];
+  Law::template values<T>(
+      philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                              chain.c2, chain.c3, key),
+      0, kPerBlock, z);
+  const auto coefficients = kernel.at_row(row);
+  const int64_t first = in_row * kPerBlock - phase;
+  if (aligned && phase == 0) {
+    Group<T> group;
+    PF_UNROLL
+    for (int j = 0; j < kPerBlock; ++j) group.v[j] = z[j];
+    kernel(coefficients, GroupElements<T>{row * n_per_row + first}, group);
+    return;
+  }
+  PF_UNROLL
+  for (int j = 0; j < kPerBlock; ++j) {
+    const int64_t i = first + j;
+    if (i >= 0 && i < n_per_row) kernel(coefficients, OneElement<T>{row * n_per_row + i}, z[j]);
+  }
+}
+
+template <class Law, class T, class Kernel>
+static void for_each_element(int64_t n_rows, int64_t n_per_row, const NoiseSource& noise,
+                             const Place& place, const Kernel& kernel) {
+  constexpr int kPerBlock = Draw<T>::kPerBlock;
+  if (n_rows == 0 || n_per_row == 0) return;
+  // Where the step is read on the GPU, any phase of the first block is possible.
+  const int64_t phase = noise.step_at != nullptr ? (n_per_row % kPerBlock == 0 ? 0 : kPerBlock - 1)
+                                                 : static_cast<int64_t>(noise.start % kPerBlock);
+  const int64_t per_row = (phase + n_per_row + kPerBlock - 1) / kPerBlock;
+  const bool aligned = n_per_row % kPerBlock == 0 && kernel.is_aligned(16);
+  launch(place, (n_rows * per_row + kThreads - 1) / kThreads, kThreads, 0,
+         elements_kernel<Law, T, Kernel>, n_rows, n_per_row, per_row, aligned, noise, kernel);
+}
+
+}  // namespace pf::PF_BACKEND

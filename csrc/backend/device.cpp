@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/device.hpp"
+
+#include <stdexcept>
+#include <string>
+
+namespace pf {
+
+void check_cuda(cudaError_t status, const char* doing) {
+  if (status == cudaSuccess) return;
+  std::string message = std::string("CUDA: ") + doing + ": " + cudaGetErrorString(status);
+  if (status == cudaErrorNoKernelImageForDevice) {
+    message += " (this build has no code for the architecture of this GPU; see pushforward info)";
+  }
+  throw std::runtime_error(message);
+}
+
+DeviceGuard::DeviceGuard(int device) {
+  if (device < 0) return;
+  int now = 0;
+  check_cuda(cudaGetDevice(&now), "asking for the current device");
+  // An error left by somebody else must not be taken for ours.
+  check_cuda(cudaPeekAtLastError(), "an earlier call failed");
+  if (now == device) return;
+  check_cuda(cudaSetDevice(device), "choosing the device");
+  before_ = now;
+}
+DeviceGuard::~DeviceGuard() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+void check_launch_size(int64_t blocks) {
+  constexpr int64_t kMostBlocks = INT64_C(0x7fffffff);
+  if (blocks > kMostBlocks) {
+    throw std::runtime_error("CUDA: " + std::to_string(blocks) +
+                             " blocks of threads in one call, " + "a grid has at most " +
+                             std::to_string(kMostBlocks) +
+                             "; split the chains over calls with chain_offset");
+  }
+}
+
+int64_t shared_memory_limit(const Place& place) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                    place.device < 0 ? 0 : place.device),
+             "asking for the shared memory of the device");
+  return bytes;
+}
+
+void out_of_shared_memory(int64_t needed, int64_t limit) {
+  throw std::runtime_error("CUDA: one chain of this many coordinates needs " +
+                           std::to_string(needed) + " bytes of shared memory, this GPU has " +
+                           std::to_string(limit) +
+                           "; run it on the CPU or step it with update ops");
+}
+
+}  // namespace pf

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a compiler and keep what it says beside its output: ``keep_ptxas_report.py nvcc ...``.
+
+CMake calls this in front of nvcc. The report of ptxas (registers, spills, local memory) goes to
+``<object>.ptxas``; the tests read it there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    command = sys.argv[1:]
+    done = subprocess.run(command, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    report = [line for line in said.splitlines() if line.lstrip().startswith("ptxas info")]
+    if "-o" in command and done.returncode == 0:
+        output = Path(command[command.index("-o") + 1])
+        output.with_name(output.name + ".ptxas").write_text(said)
+    other = said if not report or done.returncode != 0 else ""
+    sys.stderr.write(other)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
