@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA kernels without a GPU: their PTX rounds as it must and returns the bits of the CPU."""
+
+import math
+from ctypes import c_bool, c_int64, c_uint64
+
+import pytest
+import torch
+
+import pushforward as pf
+from ptx import rounding
+from ptx.calls import (
+    BLOCK,
+    CSRC,
+    NAMES,
+    PER_BLOCK,
+    SEED,
+    Call,
+    S,
+    compile_op,
+    entry,
+    module,
+    of_dim,
+    same,
+)
+from ptx.nvcc import needs_nvcc
+from ptx.structs import functor
+from pushforward import _ops
+
+HAS_WALKS = CSRC.exists() and "#error" not in (CSRC / "backend" / "backend.hpp").read_text()
+pytestmark = [
+    needs_nvcc,
+    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
+    pytest.mark.skipif(not HAS_WALKS, reason="the CUDA walks are not written yet"),
+]
+DTYPES = [torch.float32, torch.float64]
+SLOW = {"langevin_run", "evaluate"}  # many kernels: half a minute of nvcc
+OPS = [
+    pytest.param(p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW))
+    for p in sorted((CSRC / "ops").glob("*.cpp"))
+    if p.stem != "table"
+]
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_operation_is_rounded_once(op):
+    assert module(op).entries
+    assert [str(v) for v in rounding.violations(compile_op(op))] == []
+
+
+# ---- elements ------------------------------------------------------------------------------------
+
+# rows, numbers a row, first entry (below zero: before the carry of the block's lower word), aligned
+SHAPES = [(5, 8, 0, True), (5, 8, 0, False), (7, 5, 3, True), (3, 1, 6, True), (2, 131, -9, True)]
+
+
+@pytest.mark.parametrize(("rows", "n", "start", "aligned"), SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("law", ["Normal", "Uniform"])
+def test_fill(law, dtype, rows, n, start, aligned):
+    call, out = Call(dtype), torch.zeros(rows, n, dtype=dtype)
+    start += PER_BLOCK[dtype] * 2**32 if start < 0 else 0
+    offset = 2**32 - 2  # so that chains carry into the upper word
+    noise = call.noise("user", start, offset)
+    store = functor(c_uint64(call.at(out, 0 if aligned else out.itemsize)), c_bool(False))
+    call.elements(
+        "fill",
+        [f"{law}, "],
+        (rows, n),
+        noise,
+        store,
+        phase=start % PER_BLOCK[dtype],
+        aligned=aligned,
+    )
+    draw = getattr(pf.random, law.lower())
+    assert same(out, draw(rows, n, seed=SEED, start=start, chain_offset=offset, dtype=dtype))
+
+
+def states(dtype, rows, n):
+    """Any numbers, as x and score."""
+    return [pf.random.normal(rows, n, seed=s, dtype=dtype) * 3 for s in (1, 2)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "n"), [(40, 8), (9, 7)])
+@pytest.mark.parametrize("one_each", [False, True])
+def test_langevin(dtype, rows, n, one_each):
+    call, step = Call(dtype), 5
+    x, score = states(dtype, rows, n)
+    h, beta = (
+        (torch.linspace(0.01, 0.3, rows, dtype=dtype), torch.tensor(1.5, dtype=dtype))
+        if one_each
+        else (0.1, 1.5)
+    )
+    expected = pf.ops.langevin_(
+        x.clone(), score, step_size=h, beta=beta, seed=SEED, step=step, chain_offset=3
+    )
+    place = c_uint64(call.at(x))
+    kernel = functor(
+        place, place, c_uint64(call.at(score)), call.per_chain(h), call.per_chain(beta)
+    )
+    noise = call.noise("proposal", step * n, 3)
+    call.elements(
+        "langevin",
+        ["LangevinStep"],
+        (rows, n),
+        noise,
+        kernel,
+        phase=step * n % PER_BLOCK[dtype],
+        aligned=True,
+    )
+    assert same(x, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_langevin_reads_seed_and_step_in_memory(dtype):
+    rows, n, step = 11, 6, 7
+    call, (x, score) = Call(dtype), states(dtype, rows, n)
+    expected = pf.ops.langevin_(x.clone(), score, step_size=0.2, seed=SEED, step=step)
+    seed_at, step_at = call.at(torch.tensor([SEED])), call.at(torch.tensor([step]))
+    noise = call.noise("proposal", seed=1, seed_at=seed_at, step_at=step_at, per_step=n)
+    place = c_uint64(call.at(x))
+    kernel = functor(
+        place, place, c_uint64(call.at(score)), call.per_chain(0.2), call.per_chain(1.0)
+    )
+    per = PER_BLOCK[dtype]
+    phase = 0 if n % per == 0 else per - 1
+    call.elements("langevin", ["LangevinStep"], (rows, n), noise, kernel, phase=phase, aligned=True)
+    assert same(x, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_diffusion(dtype):
+    rows, n, step = 10, 12, 3
+    (x, score), call = states(dtype, rows, n), Call(dtype)
+    std, out = torch.linspace(0, 1, rows, dtype=dtype), torch.zeros(rows, n, dtype=dtype)
+    kernel = functor(
+        c_uint64(call.at(out)), c_uint64(call.at(x)), call.per_chain(0.75), call.per_chain(std)
+    )
+    call.elements(
+        "diffusion", ["::Diffuse<"], (rows, n), call.noise("forward"), kernel, phase=0, aligned=True
+    )
+    assert same(out, pf.ops.diffuse(x, mean_scale=0.75, std=std, seed=SEED))
+
+    call = Call(dtype)
+    expected = pf.ops.reverse_step(
+        x, score, growth=1.1, drift_scale=std, noise_scale=0.3, seed=SEED, step=step
+    )
+    kernel = functor(
+        *(c_uint64(call.at(t)) for t in (out, x, score)),
+        *(call.per_chain(v) for v in (1.1, std, 0.3)),
+    )
+    noise = call.noise("reverse", step * n)
+    call.elements("diffusion", ["ReverseStep"], (rows, n), noise, kernel, phase=0, aligned=True)
+    assert same(out, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", _ops.MATH_FUNCTIONS)
+def test_math(name, dtype):
+    small = torch.finfo(dtype).smallest_normal
+    edges = [
+        0.0,
+        -0.0,
+        math.inf,
+        -math.inf,
+        math.nan,
+        -1.0,
+        small,
+        small / 8,
+        -small / 8,
+        1e30,
+        -1e30,
+    ]
+    spread = torch.cat(
+        (torch.linspace(-110, 100, 150, dtype=dtype), torch.linspace(-1.1, 1.1, 150, dtype=dtype))
+    )
+    x = torch.cat((spread, spread.exp(), torch.tensor(edges, dtype=dtype)))
+    if name in ("sinpi", "cospi"):
+        x = x[x.abs() < 2**20]  # beyond, no value is specified
+    call, out = Call(dtype), torch.zeros_like(x)
+    params = S["MathParams"](function=_ops.MATH_FUNCTIONS.index(name), out=call.at(out), n=len(x))
+    setattr(params, "in", call.at(x))
+    run = entry("math", f"Apply<{NAMES[dtype]}>")
+    call.launch(run, -(-len(x) // BLOCK), [c_int64(len(x))], params)
+    assert same(out, _ops.elementwise_math(name, x))
+
+
+# ---- moments -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_commit_and_pool(dtype):
+    n_chains, dim, n_steps = 2500, 3, 4  # some groups of 1024 chains
+    x, proposed = states(dtype, n_chains, dim)
+    bad, wide = torch.zeros(n_chains, dtype=torch.int64), torch.float64
+    moments = (x.clone(), *(torch.zeros(n_chains, dim, dtype=wide) for _ in range(2)))
+    proposed[7, 1], proposed[2000, 0] = math.nan, math.inf
+    for _ in range(n_steps):  # the CPU's turn, from the same start
+        ours, expected_bad = x.clone(), bad.clone()
+        theirs = tuple(m.clone() for m in moments)
+        pf.ops.commit_(ours, proposed, expected_bad, theirs)
+
+        call = Call(dtype)
+        sums = S["Moments"](*map(call.at, moments))
+        params = S["CommitParams"](
+            x=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
+            n_nonfinite=call.at(bad), moments=sums,
+        )  # fmt: skip
+        run = entry("moments", f"CommitChain<{NAMES[dtype]}>")
+        call.launch(run, -(-n_chains // BLOCK), [c_int64(n_chains)], params)
+        assert same(x, ours)
+        assert torch.equal(bad, expected_bad)
+        assert all(same(m, t) for m, t in zip(moments, theirs, strict=True))
+        proposed = proposed * 0.75 + 1
+
+    mean, var = torch.zeros(2, dim, dtype=wide)
+    call = Call(dtype)
+    params = S["PoolParams"](
+        n_chains=n_chains, dim=dim, n_steps=n_steps, n_left_out=call.at(bad),
+        moments=S["Moments"](*map(call.at, moments)), mean=call.at(mean), var=call.at(var),
+    )  # fmt: skip
+    run = entry("moments", f"PoolCoordinate<{NAMES[dtype]}>")
+    call.launch(run, dim, [], params, shared=(BLOCK + 1) * 8)
+    expected = _ops.pooled_moments(x, n_steps, bad, moments)
+    assert same(mean, expected[0])
+    assert same(var, expected[1])
+
+
+# ---- chains --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_evaluate(target, dtype):
+    n_chains = 9
+    x = target.sample(n_chains, seed=1).to(dtype)
+    value, score = torch.zeros(n_chains, dtype=dtype), torch.zeros_like(x)
+    call = Call(dtype)
+    params, name, held = call.target(target)
+    p = S["EvaluateParams"](
+        x=call.at(x),
+        n_chains=n_chains,
+        target=params,
+        log_density=call.at(value),
+        score=call.at(score),
+    )
+    dim, size = of_dim(target, dtype)
+    parts = ["Evaluate<", f"cuda::{name}", f", {dim}"]
+    call.chains("evaluate", parts, n_chains, target.dim, 0, functor(p, held, size))
+    expected = pf.ops.log_density_and_score(x, target)
+    assert same(value, expected[0])
+    assert same(score, expected[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("step_size", [0.02, 1e9])  # the second soon leaves the finite numbers
+def test_langevin_run(target, dtype, step_size):
+    n_chains, n_steps, thin, first = 6, 5, 2, 3
+    start = target.sample(n_chains, seed=1).to(dtype)
+    n_kept = (n_steps + 1) // thin
+
+    def outputs():
+        sums = [torch.zeros(n_chains, target.dim, dtype=torch.float64) for _ in range(2)]
+        return (
+            start.clone(), torch.zeros(n_chains, dtype=torch.int64), (start.clone(), *sums),
+            torch.zeros(n_kept, n_chains, target.dim, dtype=dtype), torch.zeros(n_kept, n_chains, dtype=dtype),
+        )  # fmt: skip
+
+    x, bad, moments, draws, value = expected = outputs()
+    beta = torch.linspace(0.5, 2, n_chains, dtype=dtype)
+    _ops.langevin_chunk(
+        x, target, step_size=step_size, beta=beta, seed=SEED, first_step=first, n_steps=n_steps,
+        chain_offset=7, n_nonfinite=bad, steps_done=1, thin=thin, draws=draws, log_density=value,
+        moments=moments,
+    )  # fmt: skip
+
+    x, bad, moments, draws, value = outputs()
+    call = Call(dtype)
+    params, name, held = call.target(target)
+    p = S["LangevinRunParams"](
+        x=call.at(x), n_chains=n_chains, target=params, step_size=call.per_chain(step_size),
+        beta=call.per_chain(beta), noise=call.noise("proposal", first * target.dim, 7),
+        n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
+        n_nonfinite=call.at(bad), moments=S["Moments"](*map(call.at, moments)),
+    )  # fmt: skip
+    dim, size = of_dim(target, dtype)
+    parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
+    call.chains(
+        "langevin_run", parts, n_chains, target.dim, 24 * target.dim, functor(p, held, size)
+    )
+    assert torch.equal(bad, expected[1])
+    for ours, theirs in zip(
+        (x, *moments, draws, value), (expected[0], *expected[2], *expected[3:]), strict=True
+    ):
+        assert same(ours, theirs)
