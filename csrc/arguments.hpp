@@ -42,8 +42,15 @@ struct Shaped {
   TensorView x;
   Dtype dtype;
   int64_t n_chains, dim;
-  Shaped(py::handle tensor, const char* name, bool densify)
-      : x(tensor, name, densify), dtype(x.dtype()), n_chains(x.n_chains()), dim(x.dim()) {}
+  // Elementwise ops take the two-byte types too.
+  enum Types { kComputed, kStored };
+  Shaped(py::handle tensor, const char* name, bool densify, Types types = kComputed)
+      : x(tensor, name, densify),
+        dtype(types == kStored ? x.storage_dtype() : x.dtype()),
+        n_chains(x.n_chains()),
+        dim(x.dim()) {}
+  // What the ops compute with.
+  Dtype real() const { return dtype == Dtype::kFloat64 ? dtype : Dtype::kFloat32; }
   TensorView like(py::handle tensor, const char* name, bool densify) const {
     TensorView t(tensor, name, densify);
     t.must_be(dtype);
@@ -131,13 +138,15 @@ class Coefficient {
         if (overflow) bad_value(name, "a finite number", "an int too large for a float");
         bad_type(name, "a number or a tensor", Py_TYPE(value.ptr())->tp_name);
       }
-      view = {nullptr, 0, rounded(number, s.dtype)};
+      view = {nullptr, 0, rounded(number, s.real())};
       check(view.number, name, sign);
       return;
     }
     tensor_.emplace_back(value, name, true);
     const TensorView& t = tensor_.back();
-    t.must_be(s.dtype);
+    if (t.dtype() != s.real()) {
+      bad_type(name, s.real() == Dtype::kFloat32 ? "float32" : "float64, the type of x", "another");
+    }
     if (t.ndim > 1 || (t.ndim == 1 && t.shape[0] != s.n_chains)) {
       bad_value(name, "a number, a 0-d tensor or shape (" + std::to_string(s.n_chains) + ",)",
                 "shape " + t.shape_text());

@@ -44,7 +44,7 @@ void launch(void (*OpTable::*op)(const Params&), const Params& params) {
 
 void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
           py::handle chain_offset, py::handle start, int n_threads) {
-  const Shaped s(out, "out", false);
+  const Shaped s(out, "out", false, Shaped::kStored);
   if (s.x.ndim != 2) bad_value("out", "shape (n_chains, n)", s.x.shape_text());
   FillParams p{
       s.dtype,
@@ -64,7 +64,7 @@ void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
 void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size, py::handle beta,
               py::handle seed, py::handle step, py::handle chain_offset, int n_threads) {
   const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place);
+  const Shaped s(x, "x", !in_place, Shaped::kStored);
   const TensorView given = s.like(score, "score", true);
   const TensorView target = in_place ? s.x : s.output(out);
   target.must_not_overlap(given, true);
@@ -158,7 +158,7 @@ void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handl
 
 void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
              py::handle chain_offset, int n_threads) {
-  const Shaped s(x, "x", true);
+  const Shaped s(x, "x", true, Shaped::kStored);
   const TensorView target = s.output(out);
   const Coefficient a(mean_scale, "mean_scale", s, Sign::kAny);
   const Coefficient b(std, "std", s, Sign::kAny);
@@ -171,7 +171,7 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
              py::handle drift_scale, py::handle noise_scale, py::handle seed, py::handle step,
              py::handle chain_offset, int n_threads) {
   const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place);
+  const Shaped s(x, "x", !in_place, Shaped::kStored);
   const TensorView given = s.like(score, "score", true);
   const TensorView target = in_place ? s.x : s.output(out);
   target.must_not_overlap(given, true);

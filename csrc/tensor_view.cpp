@@ -118,7 +118,11 @@ void TensorView::read_by_attributes(py::handle tensor) {
   code = dtype == "torch.float32" || dtype == "torch.float64" ? dlpack::kFloat
          : dtype == "torch.int64"                             ? dlpack::kInt
                                                               : 255;
-  bits = dtype == "torch.float32" ? 32 : 64;
+  if (dtype == "torch.bfloat16") code = dlpack::kBfloat;
+  if (dtype == "torch.float16") code = dlpack::kFloat;
+  bits = dtype == "torch.float32"                                ? 32
+         : dtype == "torch.bfloat16" || dtype == "torch.float16" ? 16
+                                                                 : 64;
   data = device_type_ == -1 ? nullptr
                             : reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
 }
@@ -163,9 +167,16 @@ Dtype TensorView::dtype() const {
   if (code == dlpack::kFloat && bits == 64) return Dtype::kFloat64;
   bad_type(name, "float32 or float64", dtype_text());
 }
+Dtype TensorView::storage_dtype() const {
+  if (code == dlpack::kBfloat && bits == 16) return Dtype::kBFloat16;
+  if (code == dlpack::kFloat && bits == 16) return Dtype::kFloat16;
+  if (code == dlpack::kFloat && (bits == 32 || bits == 64)) return dtype();
+  bad_type(name, "float32, float64, bfloat16 or float16", dtype_text());
+}
 void TensorView::must_be(Dtype dtype) const {
-  if (this->dtype() != dtype) {
-    bad_type(name, dtype == Dtype::kFloat32 ? "float32, the type of x" : "float64, the type of x",
+  static const char* const expected[] = {"float32", "float64", "bfloat16", "float16"};
+  if (storage_dtype() != dtype) {
+    bad_type(name, std::string(expected[static_cast<int>(dtype)]) + ", the type of x",
              dtype_text());
   }
 }

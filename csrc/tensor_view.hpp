@@ -45,7 +45,7 @@ struct ExchangeApi {
   int (*current_work_stream)(int32_t type, int32_t id, void** stream);
 };
 constexpr int32_t kCpu = 1, kCuda = 2;
-constexpr uint8_t kInt = 0, kFloat = 2;
+constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;
 }  // namespace dlpack
 
 [[noreturn]] void bad_value(const char* name, const std::string& expected, const std::string& got);
@@ -66,9 +66,10 @@ class TensorView {
   uint8_t code = 0, bits = 0;
 
   int64_t numel() const;
-  int64_t n_chains() const;  // first dimension; ValueError for a 0-d tensor
-  int64_t dim() const;       // product of the others
-  Dtype dtype() const;       // TypeError unless float32 or float64
+  int64_t n_chains() const;     // first dimension; ValueError for a 0-d tensor
+  int64_t dim() const;          // product of the others
+  Dtype dtype() const;          // TypeError unless float32 or float64
+  Dtype storage_dtype() const;  // likewise, or bfloat16 or float16
   std::string shape_text() const;
 
   // The CUDA device that holds the memory; negative for the CPU.

@@ -132,10 +132,10 @@ def test_chains_split_over_calls_bit_for_bit(law, cut):
 
 
 def test_chunks_do_not_change_a_bit(law, monkeypatch):
-    import pushforward.sampling as sampling
+    import pushforward.pacing as pacing
 
     whole = pf.sample(law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3)
-    monkeypatch.setattr(sampling, "_CHUNK_SECONDS", 0.0)  # one step a chunk
+    monkeypatch.setattr(pacing, "_SECONDS", 0.0)  # one step a chunk
     calls = []
     pieces = pf.sample(
         law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3,

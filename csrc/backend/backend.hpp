@@ -4,7 +4,7 @@
 
 #include "core/config.hpp"
 #if defined(PF_CUDA)
-#include "backend/cuda.cuh"
+#include "backend/cuda_elements.cuh"
 #else
-#include "backend/cpu.hpp"
+#include "backend/cpu_elements.hpp"
 #endif

@@ -7,7 +7,8 @@
 
 namespace pf {
 
-enum class Dtype : int { kFloat32 = 0, kFloat64 = 1 };
+// The two-byte types are for storage only: elementwise ops compute with them in float.
+enum class Dtype : int { kFloat32 = 0, kFloat64 = 1, kBFloat16 = 2, kFloat16 = 3 };
 
 // Where a call runs: on `n_threads` of the CPU (device < 0), or on a GPU, in its stream.
 struct Place {

@@ -9,10 +9,10 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-template <class T>
+template <class S, class T>
 struct Diffuse {
-  T* out;
-  const T* x;
+  S* out;
+  const S* x;
   PerChain mean_scale, std;
 
   struct Coefficients {
@@ -29,11 +29,11 @@ struct Diffuse {
   }
 };
 
-template <class T>
+template <class S, class T>
 struct ReverseStep {
-  T* out;
-  const T* x;
-  const T* score;
+  S* out;
+  const S* x;
+  const S* score;
   PerChain growth, drift_scale, noise_scale;
 
   struct Coefficients {
@@ -57,21 +57,23 @@ struct ReverseStep {
 }  // namespace
 
 void diffuse(const DiffuseParams& p) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_storage(p.dtype, [&](auto stored, auto zero) {
+    using S = decltype(stored);
     using T = decltype(zero);
     for_each_element<Normal, T>(
         p.n_chains, p.dim, p.noise, p.place,
-        Diffuse<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x), p.mean_scale, p.std});
+        Diffuse<S, T>{static_cast<S*>(p.out), static_cast<const S*>(p.x), p.mean_scale, p.std});
   });
 }
 
 void reverse(const ReverseParams& p) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_storage(p.dtype, [&](auto stored, auto zero) {
+    using S = decltype(stored);
     using T = decltype(zero);
     for_each_element<Normal, T>(
         p.n_chains, p.dim, p.noise, p.place,
-        ReverseStep<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x),
-                       static_cast<const T*>(p.score), p.growth, p.drift_scale, p.noise_scale});
+        ReverseStep<S, T>{static_cast<S*>(p.out), static_cast<const S*>(p.x),
+                          static_cast<const S*>(p.score), p.growth, p.drift_scale, p.noise_scale});
   });
 }
 

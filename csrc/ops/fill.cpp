@@ -10,9 +10,9 @@ namespace {
 // From this size the numbers would push each other out of the caches before anybody reads them.
 constexpr int64_t kStreamBytes = int64_t{8} << 20;
 
-template <class T>
+template <class S>
 struct Store {
-  T* out;
+  S* out;
   bool streams;
   struct None {};
   bool is_aligned(uintptr_t bytes) const { return are_aligned(bytes, out); }
@@ -31,10 +31,11 @@ struct Store {
 }  // namespace
 
 void fill(const FillParams& p) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_storage(p.dtype, [&](auto stored, auto zero) {
+    using S = decltype(stored);
     using T = decltype(zero);
-    const bool streams = p.n_rows * p.n_per_row >= kStreamBytes / static_cast<int64_t>(sizeof(T));
-    const Store<T> store{static_cast<T*>(p.out), streams};
+    const bool streams = p.n_rows * p.n_per_row >= kStreamBytes / static_cast<int64_t>(sizeof(S));
+    const Store<S> store{static_cast<S*>(p.out), streams};
     if (p.uniform) {
       for_each_element<Uniform, T>(p.n_rows, p.n_per_row, p.noise, p.place, store);
     } else {

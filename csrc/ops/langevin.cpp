@@ -9,11 +9,11 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-template <class T>
+template <class S, class T>
 struct LangevinStep {
-  T* out;
-  const T* x;
-  const T* score;
+  S* out;
+  const S* x;
+  const S* score;
   PerChain step_size, beta;
 
   struct Coefficients {
@@ -35,12 +35,13 @@ struct LangevinStep {
 }  // namespace
 
 void langevin(const LangevinParams& p) {
-  with_dtype(p.dtype, [&](auto zero) {
+  with_storage(p.dtype, [&](auto stored, auto zero) {
+    using S = decltype(stored);
     using T = decltype(zero);
     for_each_element<Normal, T>(
         p.n_chains, p.dim, p.noise, p.place,
-        LangevinStep<T>{static_cast<T*>(p.out), static_cast<const T*>(p.x),
-                        static_cast<const T*>(p.score), p.step_size, p.beta});
+        LangevinStep<S, T>{static_cast<S*>(p.out), static_cast<const S*>(p.x),
+                           static_cast<const S*>(p.score), p.step_size, p.beta});
   });
 }
 

@@ -22,7 +22,7 @@
 namespace pf {
 
 PF_LEVEL_TABLE(cpu_baseline, "baseline")
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PF_ONLY_BASELINE)
 PF_LEVEL_TABLE(cpu_v3, "v3")
 PF_LEVEL_TABLE(cpu_v4, "v4")
 #endif
@@ -39,7 +39,7 @@ const OpTable* cuda_table() { return nullptr; }
 const OpTable* select_cpu_table(const char* forced) {
   const bool any_level = forced == nullptr || forced[0] == '\0';
   auto wanted = [&](const char* name) { return any_level || strcmp(forced, name) == 0; };
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(PF_ONLY_BASELINE)
   __builtin_cpu_init();
   // What the psABI calls x86-64-v4 and v3, by the features the kernels are compiled for.
   const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

@@ -103,6 +103,17 @@ static bool are_aligned(uintptr_t bytes, const Pointers*... pointers) {
   return ((reinterpret_cast<uintptr_t>(pointers) % bytes == 0) && ...);
 }
 
+// body(storage, computed with): zeros of the type in memory and of the one for arithmetic.
+template <class Body>
+static void with_storage(Dtype dtype, const Body& body) {
+  switch (dtype) {
+    case Dtype::kFloat32: return body(float(), float());
+    case Dtype::kFloat64: return body(double(), double());
+    case Dtype::kBFloat16: return body(BFloat16{}, float());
+    case Dtype::kFloat16: return body(Float16{}, float());
+  }
+}
+
 template <class Body>
 static void with_dtype(Dtype dtype, const Body& body) {
   if (dtype == Dtype::kFloat32) {

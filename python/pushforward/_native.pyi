@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 cpu_level: str
+cuda_architectures: str
 
 class Target:
     def __init__(
@@ -18,12 +19,13 @@ class Target:
     ) -> None: ...
 
 Coefficient = Tensor | float
+Counter = Tensor | int
 Moments = tuple[Tensor, Tensor, Tensor]
 
 def fill(
     out: Tensor,
     uniform: bool,
-    seed: int,
+    seed: Counter,
     purpose: int,
     chain_offset: int,
     start: int,
@@ -35,8 +37,8 @@ def langevin(
     score: Tensor,
     step_size: Coefficient,
     beta: Coefficient,
-    seed: int,
-    step: int,
+    seed: Counter,
+    step: Counter,
     chain_offset: int,
     n_threads: int,
 ) -> None: ...
@@ -45,8 +47,8 @@ def langevin_run(
     target: Target,
     step_size: Coefficient,
     beta: Coefficient,
-    seed: int,
-    first_step: int,
+    seed: Counter,
+    first_step: Counter,
     n_steps: int,
     chain_offset: int,
     steps_done: int,
@@ -68,7 +70,7 @@ def diffuse(
     x: Tensor,
     mean_scale: Coefficient,
     std: Coefficient,
-    seed: int,
+    seed: Counter,
     chain_offset: int,
     n_threads: int,
 ) -> None: ...
@@ -79,8 +81,8 @@ def reverse(
     growth: Coefficient,
     drift_scale: Coefficient,
     noise_scale: Coefficient,
-    seed: int,
-    step: int,
+    seed: Counter,
+    step: Counter,
     chain_offset: int,
     n_threads: int,
 ) -> None: ...

@@ -27,7 +27,14 @@ class Kernel(Protocol):
         ...
 
     def propose(
-        self, x: Tensor, score: Tensor, out: Tensor, *, seed: int, step: int, chain_offset: int
+        self,
+        x: Tensor,
+        score: Tensor,
+        out: Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
+        chain_offset: int,
     ) -> None:
         """Write the next state of a torch target, whose score at ``x`` is given, into ``out``."""
         ...
@@ -80,7 +87,14 @@ class Langevin:
         _ops.langevin_chunk(x, target, step_size=self.step_size, beta=self.beta, **chunk)
 
     def propose(
-        self, x: Tensor, score: Tensor, out: Tensor, *, seed: int, step: int, chain_offset: int
+        self,
+        x: Tensor,
+        score: Tensor,
+        out: Tensor,
+        *,
+        seed: int,
+        step: int | Tensor,
+        chain_offset: int,
     ) -> None:
         """Write the next state into ``out``."""
         _ops.langevin(

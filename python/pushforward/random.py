@@ -194,9 +194,7 @@ def _output(
     if not isinstance(device, (str, torch.device)):
         raise TypeError(f"device: expected a torch.device, got {type(device).__name__}")
     if out is None:
-        if torch.device(device).type != "cpu":
-            raise ValueError(f"device: expected cpu (this build has no other), got {device}")
-        return _ops.empty(shape, dtype=dtype)
+        return _ops.empty(shape, dtype=dtype, device=torch.device(device))
     if not isinstance(out, Tensor):
         raise TypeError(f"out: expected a torch.Tensor, got {type(out).__name__}")
     if tuple(out.shape) != shape:

@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +12,10 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, random
+from pushforward.graphs import StepGraph, graphed
+from pushforward.interrupts import Interrupt, deferred_interrupt
 from pushforward.mcmc import Kernel
+from pushforward.pacing import Pace
 from pushforward.progress import progress_bar
 from pushforward.targets import NativeTarget, Target, as_target
 from pushforward.targets.torch_targets import evaluate
@@ -24,7 +23,6 @@ from pushforward.targets.torch_targets import evaluate
 __all__ = ["Chains", "sample"]
 
 Store = Literal["draws", "stats", "last"]
-_CHUNK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +82,7 @@ def sample(
     chain_offset: int = 0,
     progress: bool | None = None,
     callback: Callable[[int, Tensor], Any] | None = None,
+    cuda_graph: Literal["auto"] | bool = "auto",
     seed: int | torch.Generator | None = None,
 ) -> Chains:
     """Run a Markov chain kernel from ``x`` on every row at once.
@@ -106,6 +105,10 @@ def sample(
         progress: show a bar on stderr; by default if that is a terminal and tqdm is installed.
         callback: called as ``callback(next_step, x)`` after each chunk of about 0.1 s; ``x`` is
             the live state. A true result ends the run early.
+        cuda_graph: on a GPU, whether a step of a torch target is captured in a CUDA graph, which
+            spares the launches and Python: ``"auto"`` does it for an ``nn.Module`` in eval mode
+            and for compiled models, and goes on without where it cannot, with a warning; True
+            raises instead, and captures any callable.
         seed: see :func:`pushforward.random.resolve_seed`.
 
     Returns:
@@ -135,11 +138,14 @@ def sample(
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     seed = random.resolve_seed(seed)
+    if cuda_graph not in ("auto", True, False):
+        raise ValueError(f'cuda_graph: expected "auto", True or False, got {cuda_graph!r}')
 
     run = _Run(law, kernel.prepare(state), state, seed, first_step, chain_offset, thin)
     bar = progress_bar(progress, total=burn_in + n_steps)
-    with torch.no_grad(), _deferred_interrupt() as interrupt, bar:
+    with torch.no_grad(), deferred_interrupt() as interrupt, bar:
         try:
+            run.graph = graphed(run, target, cuda_graph)
             done = _advance(run, burn_in, interrupt, callback, bar)
             run.start_recording(n_steps if done else 0, store)
             done = done and _advance(run, n_steps, interrupt, callback, bar)
@@ -193,14 +199,16 @@ class _Run:
         self.log_density: Tensor | None = None
         self.moments: _ops.Moments | None = None
         self.owed: Tensor | None = None  # log-densities of the last draw, not yet computed
+        self.graph: StepGraph | None = None
 
     def start_recording(self, n_steps: int, store: Store) -> None:
         self.recording = True
         self.left_out_before.copy_(self.n_nonfinite)
         if store == "draws":
             kept = n_steps // self.thin
-            self.draws = _ops.empty((kept, *self.x.shape), dtype=self.x.dtype)
-            self.log_density = _ops.empty((kept, len(self.x)), dtype=self.x.dtype)
+            dtype, device = self.x.dtype, self.x.device
+            self.draws = _ops.empty((kept, *self.x.shape), dtype=dtype, device=device)
+            self.log_density = _ops.empty((kept, len(self.x)), dtype=dtype, device=device)
         if store != "last":
             zeros = torch.zeros(self.x.shape, dtype=torch.float64, device=self.x.device)
             self.moments = (self.x.clone(), zeros, zeros.clone())
@@ -238,21 +246,29 @@ class _Run:
         self._count(n)
 
     def _advance_torch(self) -> None:
-        value, score = evaluate(self.target, self.x)
+        if self.graph is not None:
+            value = self.graph.step(self.next_step, self.moments)
+        else:
+            value = self.step_of_torch(self.next_step, self.moments)
         self._pay(value)
+        self._count(1)
+        if self.draws is not None and self.steps_done % self.thin == 0:
+            self.draws[self._kept() - 1] = self.x
+            self.owed = self.log_density[self._kept() - 1] if self.log_density is not None else None
+
+    def step_of_torch(self, step: int | Tensor, moments: _ops.Moments | None) -> Tensor:
+        """Take one step on a torch target and return the log-density before it."""
+        value, score = evaluate(self.target, self.x)
         self.kernel.propose(
             self.x,
             score,
             self.proposed,
             seed=self.seed,
-            step=self.next_step,
+            step=step,
             chain_offset=self.chain_offset,
         )
-        _ops.commit_(self.x, self.proposed, self.n_nonfinite, self.moments)
-        self._count(1)
-        if self.draws is not None and self.steps_done % self.thin == 0:
-            self.draws[self._kept() - 1] = self.x
-            self.owed = self.log_density[self._kept() - 1] if self.log_density is not None else None
+        _ops.commit_(self.x, self.proposed, self.n_nonfinite, moments)
+        return value
 
     def _count(self, n: int) -> None:
         self.next_step += n
@@ -302,63 +318,21 @@ class _Run:
 def _advance(
     run: _Run,
     n: int,
-    interrupt: _Interrupt,
+    interrupt: Interrupt,
     callback: Callable[[int, Tensor], Any] | None,
     bar: Any,
 ) -> bool:
-    """Take ``n`` steps in chunks of about ``_CHUNK_SECONDS``; False if stopped before the end."""
-    chunk, done = 1, 0
+    """Take ``n`` steps in chunks of about 0.1 s; False if stopped before the end."""
+    pace, done = Pace(run.x.device), 0
     while done < n:
         if interrupt.is_set():
             return False
-        now = min(chunk, n - done)
-        began = time.perf_counter()
-        run.advance(now)
-        seconds = time.perf_counter() - began
+        now = min(pace.chunk, n - done)
+        with pace.timed(now):
+            run.advance(now)
         done += now
         bar.update(now)
-        chunk = max(1, min(4 * chunk, int(now * _CHUNK_SECONDS / max(seconds, 1e-9))))
         interrupt.deliver()
         if callback is not None and callback(run.next_step, run.x) and done < n:
             return False
     return True
-
-
-class _Interrupt:
-    """Whether Ctrl-C was pressed, and whose handler was there before ours."""
-
-    def __init__(self, before: Any) -> None:
-        self.before = before
-        self.pressed = False
-
-    def is_set(self) -> bool:
-        """Whether to end the run."""
-        return self.pressed
-
-    def handle(self, number: int, frame: Any) -> None:
-        """Note the first Ctrl-C; a second one, for a target that never returns, raises at once."""
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True
-
-    def deliver(self) -> None:
-        """Hand a Ctrl-C to a handler of the caller's, now that the state is whole."""
-        if self.pressed and self.before is not signal.default_int_handler:
-            self.pressed = False
-            self.before(signal.SIGINT, None)
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[_Interrupt]:
-    """Let Ctrl-C wait for the end of a chunk, so that what is returned is whole."""
-    before = signal.getsignal(signal.SIGINT)
-    interrupt = _Interrupt(before)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield interrupt  # signals do not arrive here, or are not for Python
-        return
-    signal.signal(signal.SIGINT, interrupt.handle)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
-    interrupt.deliver()

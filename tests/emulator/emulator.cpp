@@ -5,40 +5,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <ucontext.h>
-#include <unistd.h>
 
 #include <map>
 #include <mutex>
 #include <string>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#define PF_ASAN(statement) statement
-#else
-#define PF_ASAN(statement)
-#endif
+#include "fibre.hpp"
 
 emulator::Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024;
 constexpr size_t kRedZoneBytes = 64 * 1024 + 16;  // the 16: aligned to 16 bytes and no more
 constexpr unsigned kMaxGrid = 0x7fffffff;
 
-// A stack to run threads on, one after another: a thread that returns leaves it to the next one,
-// so only threads that wait keep a stack each.
-struct Fibre {
-  ucontext_t context;
-  const void* stack = nullptr;
-  size_t stack_bytes = 0;
-  void* fake_stack = nullptr;  // AddressSanitizer's
-};
-
+// Threads run on a fibre one after another: one that returns leaves it to the next, so only threads
+// that wait keep a fibre each.
 struct Thread {
   enum { kReady, kWaiting, kReturned } state;
   Fibre* fibre;  // none until the thread starts
@@ -83,7 +67,6 @@ struct Engine {
 
   Fibre host;
   Fibre* current = nullptr;
-  Fibre* previous = nullptr;
   std::vector<Fibre*> idle;
 };
 
@@ -131,50 +114,6 @@ std::string describe(const Wait& wait) {
   abort();
 }
 
-// ---- fibres -----------------------------------------------------------------------------------
-void arrived() {
-  PF_ASAN(__sanitizer_finish_switch_fiber(engine.current->fake_stack, &engine.previous->stack,
-                                          &engine.previous->stack_bytes));
-}
-
-void switch_to(Fibre& next) {
-  Fibre& self = *engine.current;
-  engine.previous = &self;
-  engine.current = &next;
-  PF_ASAN(__sanitizer_start_switch_fiber(&self.fake_stack, next.stack, next.stack_bytes));
-  swapcontext(&self.context, &next.context);
-  arrived();
-}
-
-void run_threads();
-
-Fibre& idle_fibre() {
-  if (engine.idle.empty()) {
-    const size_t guard = size_t(sysconf(_SC_PAGESIZE));
-    void* memory = mmap(nullptr, guard + kStackBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED || mprotect(memory, guard, PROT_NONE) != 0) {
-      perror("emulator: no memory for a stack");
-      abort();
-    }
-    Fibre* fibre = new Fibre;
-    char* stack = static_cast<char*>(memory) + guard;
-    fibre->stack = stack;
-    fibre->stack_bytes = kStackBytes;
-    getcontext(&fibre->context);
-    fibre->context.uc_stack.ss_sp = stack;
-    fibre->context.uc_stack.ss_size = kStackBytes;
-    fibre->context.uc_link = nullptr;
-    makecontext(&fibre->context, run_threads, 0);
-    // Otherwise AddressSanitizer clears what it knows of the stack at each switch.
-    fibre->context.uc_stack.ss_size = 0;
-    engine.idle.push_back(fibre);
-  }
-  Fibre& fibre = *engine.idle.back();
-  engine.idle.pop_back();
-  return fibre;
-}
-
 // ---- the order --------------------------------------------------------------------------------
 bool start_block() {
   Engine& e = engine;
@@ -209,6 +148,15 @@ Thread* next_thread() {
   return &e.threads[threadIdx.x];
 }
 
+void run_threads();
+
+Fibre& idle_fibre() {
+  if (engine.idle.empty()) return *new Fibre(run_threads);
+  Fibre& fibre = *engine.idle.back();
+  engine.idle.pop_back();
+  return fibre;
+}
+
 // Hands over to the next thread. It runs on the same stack where it can, without a switch.
 void hand_over(bool stack_is_free) {
   Engine& e = engine;
@@ -217,12 +165,14 @@ void hand_over(bool stack_is_free) {
   if (next && !next->fibre) next->fibre = stack_is_free ? e.current : &idle_fibre();
   Fibre* fibre = next ? next->fibre : &e.host;
   if (fibre == e.current) return;
-  if (stack_is_free) e.idle.push_back(e.current);
-  switch_to(*fibre);
+  Fibre* self = e.current;
+  if (stack_is_free) e.idle.push_back(self);
+  e.current = fibre;
+  self->switch_to(*fibre);
 }
 
 void run_threads() {
-  arrived();
+  engine.current->arrived();
   for (;;) {
     engine.launch.run_thread(engine.launch.call);
     engine.running->state = Thread::kReturned;

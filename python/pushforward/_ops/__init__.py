@@ -8,7 +8,16 @@ Python float in a schema recompiles at every new value.
 """
 
 from pushforward import _native
-from pushforward._ops.arguments import Moments, check_tensor, count, empty, is_plain, whole
+from pushforward._ops.arguments import (
+    DEVICES,
+    Moments,
+    check_device,
+    check_tensor,
+    count,
+    empty,
+    is_plain,
+    whole,
+)
 from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
 from pushforward._ops.evaluate import log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
@@ -19,15 +28,19 @@ from pushforward._ops.noise import fill_
 
 NativeHandle = _native.Target
 cpu_level = _native.cpu_level
+cuda_architectures = _native.cuda_architectures
 
 __all__ = [
+    "DEVICES",
     "MATH_FUNCTIONS",
     "Moments",
     "NativeHandle",
+    "check_device",
     "check_tensor",
     "commit_",
     "count",
     "cpu_level",
+    "cuda_architectures",
     "diffuse",
     "elementwise_math",
     "empty",

@@ -18,7 +18,18 @@ Moments = tuple[Tensor, Tensor, Tensor]
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
 _transforms_active = torch._C._are_functorch_transforms_active
+DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
+"""Types of the devices that this build has ops for."""
+
+HALVES = (torch.bfloat16, torch.float16)
+"""Types that elementwise ops store; they compute with them in float32."""
+
 _HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+
+
+def implement(op: str) -> Any:
+    """Return the decorator that registers a function as an op on each of :data:`DEVICES`."""
+    return torch.library.impl(f"pushforward::{op}", DEVICES, lib=library)
 
 
 def whole(value: Any, name: str, expected: str = "an int") -> int:
@@ -41,17 +52,35 @@ def count(value: Any, name: str, least: int = 0) -> int:
     return value
 
 
-def empty(shape: Sequence[int], *, dtype: torch.dtype) -> Tensor:
+def check_device(device: torch.device, name: str) -> None:
+    """Raise unless this build has ops for ``device`` and torch can reach it."""
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name}: expected the CPU or a CUDA device, got {device}")
+    if device.type == "cpu":
+        return
+    if "cuda" not in DEVICES:
+        raise RuntimeError(
+            f"{name}: got {device}, but this build of pushforward has no CUDA backend "
+            "(it was built with PF_CUDA=OFF or without nvcc)"
+        )
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"{name}: got {device}, but torch {torch.__version__} finds no CUDA device here"
+        )
+
+
+def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return fresh memory, on huge pages where it is large; its size is checked first."""
-    if dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
+    check_device(device, "device")
+    if dtype not in (torch.float32, torch.float64, *HALVES):
+        raise TypeError(f"dtype: expected float32, float64, bfloat16 or float16, got {dtype}")
     size = dtype.itemsize
     for n in shape:
         size *= n
     if size >= 2**63:
         raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
-    out = torch.empty(shape, dtype=dtype, device="cpu")
-    if size >= _HUGE and not torch.compiler.is_compiling():
+    out = torch.empty(shape, dtype=dtype, device=device)
+    if size >= _HUGE and device.type == "cpu" and not torch.compiler.is_compiling():
         _native.advise_huge_pages(out)
     return out
 
@@ -83,20 +112,17 @@ def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
-    return torch.full((), value, dtype=x.dtype, device=x.device)
+    dtype = torch.float32 if x.dtype in HALVES else x.dtype
+    return torch.full((), value, dtype=dtype, device=x.device)
 
 
 def check_tensor(x: Any, name: str) -> None:
-    """Raise unless ``x`` is a dense float32 or float64 tensor in the CPU's memory."""
+    """Raise unless ``x`` is a dense float32 or float64 tensor on a device that has ops."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}")
-    if x.device.type != "cpu":
-        raise ValueError(
-            f"{name}: expected a tensor on the CPU (this build has no other backend), got "
-            f"{x.device}"
-        )
+    check_device(x.device, name)
     if x.layout != torch.strided:
         raise ValueError(f"{name}: expected a dense tensor, got layout {x.layout}")
 

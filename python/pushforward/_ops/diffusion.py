@@ -13,6 +13,7 @@ from pushforward._ops.arguments import (
     changed,
     coefficient,
     column,
+    implement,
     is_plain,
     library,
     like,
@@ -67,7 +68,7 @@ library.define(
 )
 
 
-@torch.library.impl(library, "diffuse", "CPU")
+@implement("diffuse")
 def _diffuse_cpu(
     x: Tensor, mean_scale: Tensor, std: Tensor, seed: int, chain_offset: int
 ) -> Tensor:
@@ -102,8 +103,8 @@ def reverse_step(
     growth: Tensor | float,
     drift_scale: Tensor | float,
     noise_scale: Tensor | float,
-    seed: int,
-    step: int,
+    seed: int | Tensor,
+    step: int | Tensor,
     chain_offset: int = 0,
 ) -> Tensor:
     r"""Return one step of the reverse family (eq 135) from a score that was just evaluated.
@@ -120,8 +121,9 @@ def reverse_step(
         growth: a number, a 0-d tensor or shape ``(n_chains,)``.
         drift_scale: likewise.
         noise_scale: likewise.
-        seed: ``0 <= seed < 2**63``.
-        step: index of this step.
+        seed: ``0 <= seed < 2**63``; on a GPU also a 0-d int64 tensor there (see
+            :func:`langevin`).
+        step: index of this step; likewise.
         chain_offset: global index of the first chain.
 
     Returns:
@@ -163,8 +165,8 @@ def reverse_step_(
     growth: Tensor | float,
     drift_scale: Tensor | float,
     noise_scale: Tensor | float,
-    seed: int,
-    step: int,
+    seed: int | Tensor,
+    step: int | Tensor,
     chain_offset: int = 0,
 ) -> Tensor:
     """Do :func:`reverse_step` in place and return ``x``, which must be contiguous.
@@ -203,7 +205,7 @@ library.define(f"reverse_step(Tensor x, Tensor score, {_ARGS}) -> Tensor")
 library.define(f"reverse_step_(Tensor(a!) x, Tensor score, {_ARGS}) -> ()")
 
 
-@torch.library.impl(library, "reverse_step", "CPU")
+@implement("reverse_step")
 def _reverse_cpu(
     x: Tensor,
     score: Tensor,
@@ -221,7 +223,7 @@ def _reverse_cpu(
     return out
 
 
-@torch.library.impl(library, "reverse_step_", "CPU")
+@implement("reverse_step_")
 def _reverse_cpu_(
     x: Tensor,
     score: Tensor,

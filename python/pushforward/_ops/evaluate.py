@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     check_tensor,
+    implement,
     is_plain,
     library,
     like,
@@ -78,8 +79,8 @@ def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tens
     if not torch.compiler.is_compiling():
         check_tensor(x, "x")
     if is_plain(x):
-        return _evaluate(x, target.native(x.dtype))
-    kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)
+        return _evaluate(x, target.native(x))
+    kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
     return torch.ops.pushforward.evaluate(x.detach(), tensors, kind, dim, k, scalars)
 
 
@@ -93,7 +94,7 @@ def _evaluate(x: Tensor, target: _native.Target) -> tuple[Tensor, Tensor]:
 library.define(f"evaluate(Tensor x, {TARGET}) -> (Tensor, Tensor)")
 
 
-@torch.library.impl(library, "evaluate", "CPU")
+@implement("evaluate")
 def _evaluate_cpu(
     x: Tensor,
     parameters: list[Tensor],

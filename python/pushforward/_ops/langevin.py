@@ -13,6 +13,7 @@ from pushforward._ops.arguments import (
     changed,
     coefficient,
     column,
+    implement,
     is_plain,
     library,
     like,
@@ -27,8 +28,8 @@ def langevin(
     *,
     step_size: Tensor | float,
     beta: Tensor | float = 1.0,
-    seed: int,
-    step: int,
+    seed: int | Tensor,
+    step: int | Tensor,
     chain_offset: int = 0,
     out: Tensor | None = None,
 ) -> Tensor:
@@ -44,8 +45,9 @@ def langevin(
         score: gradient of the log-density at ``x``, same shape.
         step_size: ``h > 0``, a number, a 0-d tensor or shape ``(n_chains,)``.
         beta: inverse temperature, likewise.
-        seed: ``0 <= seed < 2**63``.
-        step: index of this step, which says which noise is read.
+        seed: ``0 <= seed < 2**63``; on a GPU also a 0-d int64 tensor there, which a CUDA graph
+            reads anew at each replay (not with gradients or under ``torch.compile``).
+        step: index of this step, which says which noise is read; likewise.
         chain_offset: global index of the first chain.
         out: where to write, ``x`` itself or memory apart from it; not with gradients.
 
@@ -80,8 +82,8 @@ def langevin_(
     *,
     step_size: Tensor | float,
     beta: Tensor | float = 1.0,
-    seed: int,
-    step: int,
+    seed: int | Tensor,
+    step: int | Tensor,
     chain_offset: int = 0,
 ) -> Tensor:
     """Do :func:`langevin` in place and return ``x``, which must be contiguous.
@@ -107,7 +109,7 @@ library.define(f"langevin(Tensor x, Tensor score, {_ARGS}) -> Tensor")
 library.define(f"langevin_(Tensor(a!) x, Tensor score, {_ARGS}) -> ()")
 
 
-@torch.library.impl(library, "langevin", "CPU")
+@implement("langevin")
 def _langevin_cpu(
     x: Tensor,
     score: Tensor,
@@ -122,7 +124,7 @@ def _langevin_cpu(
     return out
 
 
-@torch.library.impl(library, "langevin_", "CPU")
+@implement("langevin_")
 def _langevin_cpu_(
     x: Tensor,
     score: Tensor,

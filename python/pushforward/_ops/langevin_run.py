@@ -14,6 +14,7 @@ from pushforward._ops.arguments import (
     changed,
     check_tensor,
     coefficient,
+    implement,
     is_plain,
     library,
     no_grad_in_place,
@@ -43,7 +44,7 @@ def langevin_chunk(
     moments: Moments | None = None,
 ) -> None:
     """Run ``n_steps`` on a native target in place; the driver's form of :func:`langevin_run_`."""
-    handle = target.native(x.dtype)
+    handle = target.native(x)
     _native.langevin_run(
         x,
         handle,
@@ -128,7 +129,7 @@ def langevin_run_(
         return changed(x)
     no_grad_in_place("langevin_run", x)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
-    kind, dim, k, tensors, scalars = target.native_arguments(x.dtype)
+    kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.langevin_run_(
         x,
         tensors,
@@ -153,7 +154,7 @@ library.define(
 )
 
 
-@torch.library.impl(library, "langevin_run_", "CPU")
+@implement("langevin_run_")
 def _langevin_run_cpu(
     x: Tensor,
     parameters: list[Tensor],

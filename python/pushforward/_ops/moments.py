@@ -10,6 +10,7 @@ from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
     changed,
+    implement,
     is_plain,
     library,
     no_grad_in_place,
@@ -57,7 +58,7 @@ library.define(
 )
 
 
-@torch.library.impl(library, "commit_", "CPU")
+@implement("commit_")
 def _commit_cpu(
     x: Tensor,
     proposed: Tensor,

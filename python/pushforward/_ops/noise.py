@@ -9,6 +9,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
+    implement,
     is_plain,
     library,
     no_grad_in_place,
@@ -35,7 +36,7 @@ library.define(
 )
 
 
-@torch.library.impl(library, "fill_", "CPU")
+@implement("fill_")
 def _fill_cpu(
     out: Tensor, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int
 ) -> None:

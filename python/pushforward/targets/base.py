@@ -51,7 +51,7 @@ class NativeTarget(ABC):
         """Return ``log pi`` at ``x``, up to ``log_z``.
 
         Computed by the native kernel, or in plain torch where a gradient is wanted, under
-        ``torch.compile``, and off the CPU.
+        ``torch.compile``, and on devices without ops.
 
         Args:
             x: points, shape ``(n, dim)``.
@@ -132,25 +132,26 @@ class NativeTarget(ABC):
     # ---- the kernels' view -----------------------------------------------------------------------
 
     def native_arguments(
-        self, dtype: torch.dtype
+        self, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> tuple[int, int, int, list[Tensor], list[float]]:
-        """Return kind, dim, n_components, tensors of ``dtype`` and three scalars."""
+        """Return kind, dim, n_components, tensors of ``dtype`` on ``device``, three scalars."""
         scalars = [*self._scalars, 0.0, 0.0, 0.0][:3]
-        tensors = [p.to(dtype) for p in self._parameters]
+        tensors = [p.to(dtype).to(device) for p in self._parameters]
         return int(self.kind), self.dim, self.n_components, tensors, scalars
 
-    def native(self, dtype: torch.dtype) -> _ops.NativeHandle:
-        """Return the kernels' handle for states of ``dtype``, made once."""
+    def native(self, x: Tensor) -> _ops.NativeHandle:
+        """Return the kernels' handle for states of the type and device of ``x``, made once."""
         handles = self.__dict__.setdefault("_handles", {})
-        if dtype not in handles:
-            kind, dim, k, tensors, scalars = self.native_arguments(dtype)
+        dtype, key = x.dtype, (x.dtype, x.device)
+        if key not in handles:
+            kind, dim, k, tensors, scalars = self.native_arguments(dtype, x.device)
             largest = torch.finfo(dtype).max
             if not all(bool(t.isfinite().all()) for t in tensors) or any(
                 abs(s) > largest for s in scalars
             ):
                 raise ValueError(f"target: its parameters overflow {dtype}; use float64 states")
-            handles[dtype] = _ops.NativeHandle(kind, dim, k, tensors, *scalars)
-        return handles[dtype]
+            handles[key] = _ops.NativeHandle(kind, dim, k, tensors, *scalars)
+        return handles[key]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the handles out of copies."""
@@ -175,7 +176,8 @@ class NativeTarget(ABC):
 
 
 def _is_native(x: Tensor) -> bool:
-    return _ops.is_plain(x) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    known = x.device.type in _ops.DEVICES and x.dtype in (torch.float32, torch.float64)
+    return known and _ops.is_plain(x)
 
 
 def vector(value: Any, name: str) -> Tensor:

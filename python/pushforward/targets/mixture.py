@@ -94,13 +94,13 @@ class GaussianMixture(NativeTarget):
         return self._weights.clone()
 
     def native_arguments(
-        self, dtype: torch.dtype
+        self, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> tuple[int, int, int, list[Tensor], list[float]]:
         """Return the parameters in base 2, as the kernel takes them."""
         centers, precisions, log_weights = self._parameters
         log2_e = 1 / math.log(2)
         tensors = [centers, -0.5 * log2_e * precisions, log2_e * log_weights]
-        converted = [t.to(dtype).contiguous() for t in tensors]
+        converted = [t.to(dtype).contiguous().to(device) for t in tensors]
         return int(self.kind), self.dim, self.n_components, converted, [0.0, 0.0, 0.0]
 
     def torch_log_density(self, x: Tensor) -> Tensor:

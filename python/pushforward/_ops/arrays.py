@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of other libraries as arguments of the ops, through DLPack, without a copy."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["array_namespace", "is_array", "takes_arrays", "tensor_of"]
+
+Op = TypeVar("Op", bound=Callable[..., Any])
+
+
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is an array of another library that can be read through DLPack."""
+    return (
+        not isinstance(value, (Tensor, np.generic, type))
+        and hasattr(value, "__dlpack__")
+        and hasattr(value, "__dlpack_device__")
+    )
+
+
+def _is_writable(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.flags.writeable
+    return not type(value).__module__.startswith("jax")  # JAX's arrays never change
+
+
+def tensor_of(value: Any, name: str, *, written: bool = False) -> Tensor:
+    """Return the memory of an array as a tensor.
+
+    Raises:
+        TypeError: the array's type or memory cannot be shared.
+        ValueError: it is to be written and cannot be.
+
+    """
+    if written and not _is_writable(value):
+        raise ValueError(
+            f"{name}: expected an array that can be written to, got a {type(value).__name__} that "
+            "cannot; use the op that returns a new state"
+        )
+    try:
+        if isinstance(value, np.ndarray) and not value.flags.writeable:
+            value = value.copy()  # torch knows no read-only memory
+        return torch.utils.dlpack.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"{name}: expected an array that torch can read through DLPack, got "
+            f"{type(value).__name__}: {error}"
+        ) from error
+
+
+def array_namespace(value: Any) -> Any:
+    """Return the library that ``value`` belongs to, as the array API standard names it."""
+    find = getattr(value, "__array_namespace__", None)
+    return find() if find is not None else np  # NumPy before 2.0 has no such method
+
+
+def _returned(result: Any, namespace: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_returned(part, namespace) for part in result)
+    if namespace.__name__ == "numpy":  # its own from_dlpack gives read-only memory before 2.1
+        return result.numpy()
+    return namespace.from_dlpack(result)
+
+
+def takes_arrays(op: Op) -> Op:
+    """Let an op take arrays for tensors, and return what the first of them is.
+
+    The array's memory is shared both ways. An op in place returns the array that it was given.
+    """
+    in_place = op.__name__.endswith("_")
+
+    @functools.wraps(op)
+    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(x) is Tensor or not is_array(x):
+            return op(x, *args, **kwargs)
+        state = tensor_of(x, "x", written=in_place)
+        others = [
+            tensor_of(a, f"argument {i + 2}") if is_array(a) else a for i, a in enumerate(args)
+        ]
+        named = {
+            name: tensor_of(a, name, written=name == "out") if is_array(a) else a
+            for name, a in kwargs.items()
+        }
+        result = op(state, *others, **named)
+        if in_place:
+            return x
+        return (
+            kwargs["out"]
+            if kwargs.get("out") is not None
+            else _returned(result, array_namespace(x))
+        )
+
+    return wrapper  # type: ignore[return-value]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of a torch target captured in a CUDA graph."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pushforward import _ops
+
+if TYPE_CHECKING:
+    from pushforward.sampling import _Run
+
+__all__ = ["StepGraph", "graphed"]
+
+_WARM_UP = 3
+
+
+class StepGraph:
+    """A captured step of a run. A replay reads its step from the GPU, so its noise is fresh.
+
+    Capturing takes no step: the run's state is put back, and the first replay is compared with
+    the same step taken eagerly.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._step = torch.zeros((), dtype=torch.int64, device=run.x.device)
+        self._next = -1  # what the GPU's counter holds
+        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._capture(None)
+        self._compare()
+
+    def step(self, step: int, moments: _ops.Moments | None) -> Tensor:
+        """Take one step and return the log-density before it."""
+        recorded = moments is not None
+        if recorded not in self._graphs:
+            self._capture(moments)
+        if step != self._next:
+            self._step.fill_(step)
+        graph, value = self._graphs[recorded]
+        graph.replay()
+        self._next = step + 1
+        return value
+
+    def _state(self, moments: _ops.Moments | None) -> list[Tensor]:
+        return [self._run.x, self._run.n_nonfinite, self._step, *(moments or ())]
+
+    def _capture(self, moments: _ops.Moments | None) -> None:
+        run = self._run
+        before = [t.clone() for t in self._state(moments)]
+
+        def body() -> Tensor:
+            value = run.step_of_torch(self._step, moments)
+            self._step.add_(1)
+            return value
+
+        side = torch.cuda.Stream(device=run.x.device)
+        side.wait_stream(torch.cuda.current_stream(run.x.device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                body()
+        torch.cuda.current_stream(run.x.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side):
+            value = body()
+        for tensor, saved in zip(self._state(moments), before, strict=True):
+            tensor.copy_(saved)
+        self._graphs[moments is not None] = (graph, value)
+        self._next = -1
+
+    def _compare(self) -> None:
+        run, first = self._run, self._run.next_step
+        saved = [t.clone() for t in self._state(None)]
+        replayed = [self.step(first, None).clone(), run.x.clone()]
+        for tensor, before in zip(self._state(None), saved, strict=True):
+            tensor.copy_(before)
+        eager = [run.step_of_torch(first, None), run.x.clone()]
+        for tensor, before in zip(self._state(None), saved, strict=True):
+            tensor.copy_(before)
+        self._next = -1
+        same = (
+            torch.equal(a.nan_to_num(), b.nan_to_num())
+            for a, b in zip(replayed, eager, strict=True)
+        )
+        if not all(same):
+            raise RuntimeError("a replayed step differs from the same step taken eagerly")
+
+
+def graphed(run: _Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph | None:
+    """Return a captured step of ``run``, or None where a graph is of no use or not wanted.
+
+    Raises:
+        ValueError: ``wanted`` is True and the state is not on a GPU.
+        RuntimeError: ``wanted`` is True and the step cannot be captured.
+
+    """
+    if wanted is False or run.native is not None:  # native runs are one launch a chunk
+        return None
+    if run.x.device.type != "cuda":
+        if wanted is True:
+            raise ValueError(f"cuda_graph: expected a state on a GPU, got one on {run.x.device}")
+        return None
+    if wanted == "auto" and not _is_still(target):
+        return None
+    try:
+        return StepGraph(run)
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        if wanted is True:
+            raise RuntimeError(f"cuda_graph: the step cannot be captured: {cause}") from error
+        warnings.warn(
+            f"the step was not captured in a CUDA graph and runs eagerly: {cause}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+
+
+def _is_still(target: Any) -> bool:
+    """Whether a model does the same at every call: a module in eval mode, or a compiled one."""
+    model = getattr(target, "fn", target)
+    if isinstance(model, nn.Module):
+        return not model.training
+    return hasattr(model, "_torchdynamo_orig_callable")

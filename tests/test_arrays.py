@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays of other libraries as states of the ops."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+
+STEP = {"step_size": 0.1, "seed": 3, "step": 2}
+TARGET = pf.targets.Gaussian(torch.zeros(3), scale=torch.ones(3))
+
+
+def pair(dtype=np.float32):
+    x = np.linspace(-1, 1, 15).reshape(5, 3).astype(dtype)
+    return x, torch.from_numpy(x.copy())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_in_numpy_out(dtype):
+    x, t = pair(dtype)
+    got = pf.ops.langevin(x, -x, **STEP)
+    assert type(got) is np.ndarray
+    assert got.dtype == dtype
+    assert got.flags.writeable
+    assert np.array_equal(got, pf.ops.langevin(t, -t, **STEP).numpy())
+    value, score = pf.ops.log_density_and_score(x, TARGET)
+    assert type(value) is type(score) is np.ndarray
+    assert np.array_equal(score, TARGET.score(t).numpy())
+
+
+def test_in_place_writes_the_memory_of_the_array():
+    x, t = pair()
+    score = -x
+    assert pf.ops.langevin_(x, score, **STEP) is x
+    assert np.array_equal(x, pf.ops.langevin_(t, -t, **STEP).numpy())
+    assert pf.ops.langevin_run_(x, TARGET, step_size=0.1, n_steps=5, seed=1) is x
+    expected = pf.ops.langevin_run_(t, TARGET, step_size=0.1, n_steps=5, seed=1)
+    assert np.array_equal(x, expected.numpy())
+
+
+def test_out_and_arrays_as_coefficients():
+    x, t = pair()
+    out = np.empty_like(x)
+    h = np.linspace(0.1, 0.5, 5, dtype=np.float32)
+    step = {"seed": 3, "step": 2}
+    assert pf.ops.langevin(x, -x, step_size=h, out=out, **step) is out
+    expected = pf.ops.langevin(t, -t, step_size=torch.from_numpy(h), **step)
+    assert np.array_equal(out, expected.numpy())
+
+
+def test_commit_takes_arrays():
+    x, _ = pair()
+    proposed, bad = x + 1, np.zeros(5, dtype=np.int64)
+    proposed[2, 1] = np.nan
+    pf.ops.commit_(x, proposed, bad)
+    assert bad.tolist() == [0, 0, 1, 0, 0]
+    assert np.isfinite(x).all()
+
+
+def test_read_only_memory():
+    x, t = pair()
+    x.flags.writeable = False
+    assert np.array_equal(pf.ops.langevin(x, -t.numpy(), **STEP), pf.ops.langevin(t, -t, **STEP))
+    with pytest.raises(ValueError, match=r"x: expected an array that can be written to"):
+        pf.ops.langevin_(x, -t.numpy(), **STEP)
+
+
+JAX = """
+import jax, numpy as np, torch, pushforward as pf
+step = {"step_size": 0.1, "seed": 3, "step": 2}
+x = np.linspace(-1, 1, 15).reshape(5, 3).astype(np.float32)
+array, t = jax.numpy.asarray(x), torch.from_numpy(x.copy())
+got = pf.ops.langevin(array, -array, **step)
+assert isinstance(got, jax.Array)
+assert np.array_equal(np.asarray(got), pf.ops.langevin(t, -t, **step).numpy())
+try:
+    pf.ops.langevin_(array, -array, **step)
+except ValueError as error:
+    assert "x: expected an array that can be written to" in str(error)
+else:
+    raise AssertionError("an array of JAX was written to")
+assert np.array_equal(np.asarray(array), x)
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="needs JAX")
+def test_jax_in_jax_out():
+    """In a process of its own: JAX's threads would stay, and other tests fork."""
+    done = subprocess.run([sys.executable, "-c", JAX], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.complex64, np.bool_, object, "U3"])
+def test_other_types_are_refused(dtype):
+    x = np.zeros((4, 3)).astype(dtype)
+    with pytest.raises(TypeError, match=r"^x: expected"):
+        pf.ops.langevin(x, x, **STEP)
+
+
+def test_strided_and_mixed_arrays():
+    x, t = pair()
+    assert np.array_equal(
+        pf.ops.langevin(x[::2], -t[::2], **STEP), pf.ops.langevin(t[::2], -t[::2], **STEP).numpy()
+    )
+    with pytest.raises(ValueError, match=r"contiguous"):
+        pf.ops.langevin_(x[:, ::2], -t[:, ::2], **STEP)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden digests: every op gives the bits on record, at each CPU level, emulated and on a GPU.
+
+``python tests/test_golden.py --write`` records them in ``golden.json``, ``--print`` prints them.
+
+Inputs are numbers with few digits and native noise, moved to the device: no function of torch or
+of a mathematics library decides a bit of them.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import _ops
+from pushforward.targets.base import Kind, NativeTarget
+
+RECORD = Path(__file__).with_name("golden.json")
+DTYPES = {"f32": torch.float32, "f64": torch.float64}
+# Dimensions with a kernel of their own and without, of one coordinate a lane and of more; and the
+# number of chains: whole packs and a rest, and few where the emulator is slow.
+DIMS = {1: 18, 2: 5, 3: 44, 4: 57, 5: 70, 8: 43, 16: 35, 32: 37, 33: 11, 45: 6}
+BORDER = 2**32 - 9  # chains from here on carry into the upper word of their index
+
+
+def digest(tensors):
+    """sha256 of the tensors' bytes; every NaN counts as one, since machines differ in theirs."""
+    h = hashlib.sha256()
+    for t in tensors:
+        t = t.detach().cpu()
+        if t.is_floating_point():
+            t = torch.where(t.isnan(), torch.full_like(t, torch.nan), t)
+        h.update(t.contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+
+# ---- inputs --------------------------------------------------------------------------------------
+
+
+class Law(NativeTarget):
+    """A native target with the kernels' own parameters."""
+
+    torch_log_density = _draw = mean = covariance = None
+
+    def __init__(self, kind, dim, n_components=0, parameters=(), scalars=()):
+        self.kind, self.dim, self.n_components = kind, dim, n_components
+        self._parameters, self._scalars = tuple(p.double() for p in parameters), scalars
+
+
+def sixteenths(*shape):
+    """Numbers k / 16 from -1 to 1, all over the place and the same everywhere."""
+    n = torch.tensor(shape).prod()
+    return ((torch.arange(n) * 37 + 11) % 33 - 16).double().reshape(shape) / 16
+
+
+def law(kind, dim):
+    center = sixteenths(dim) * 2
+    if kind == Kind.GAUSSIAN_DIAGONAL:
+        return Law(kind, dim, 0, (center, sixteenths(dim) + 1.5), (-0.375,))
+    dense = (sixteenths(dim, dim) + sixteenths(dim, dim).mT) / 64 + 1.5 * torch.eye(dim)
+    if kind == Kind.GAUSSIAN_DENSE:
+        return Law(kind, dim, 0, (center, dense), (-0.375,))
+    if kind in (Kind.MIXTURE_ISOTROPIC, Kind.MIXTURE_DIAGONAL, Kind.MIXTURE_DENSE):
+        k = 3 if kind == Kind.MIXTURE_DENSE else 11  # a group of eight, and the rest one by one
+        curvature = {
+            Kind.MIXTURE_ISOTROPIC: (-1.5 - sixteenths(k)),
+            Kind.MIXTURE_DIAGONAL: (-1.5 - sixteenths(k, dim)),
+            Kind.MIXTURE_DENSE: -dense.repeat(k, 1, 1) * (1 + torch.arange(k))[:, None, None] / 2,
+        }[kind]
+        return Law(kind, dim, k, (sixteenths(k, dim) * 4, curvature, sixteenths(k) - 4))
+    scalars = {
+        Kind.DOUBLE_WELL: (-2.0, 0.75),
+        Kind.BANANA: (1.5, 0.375, -0.25),
+        Kind.FUNNEL: (1.25, -0.25),
+        Kind.RING: (2.0, 8.0),
+    }
+    return Law(kind, dim, 0, (), scalars[kind])
+
+
+def normal(n, *event, seed, dtype):
+    size = torch.tensor(event).prod().item()
+    return pf.random.normal(n, size, seed=seed, dtype=dtype).reshape(n, *event)
+
+
+def per_chain(n, dtype, device, top):
+    """Coefficients of the chains: top / 8, ... top, and again."""
+    return ((1 + torch.arange(n) % 8) * (top / 8)).to(dtype).to(device)
+
+
+def misaligned(x):
+    """A copy of x that begins one number after a multiple of 16 bytes."""
+    memory = torch.zeros(x.numel() + 4, dtype=x.dtype, device=x.device)
+    return memory[1 : 1 + x.numel()].view(x.shape).copy_(x)
+
+
+# ---- cases: each takes the device and returns tensors --------------------------------------------
+
+
+def fill(name, dtype, start, chain_offset, device):
+    where = {"seed": 3, "purpose": "user", "start": start, "chain_offset": chain_offset}
+    for n_chains, n in ((1, 1), (5, 7), (33, 4), (19, 131), (131, 2)):
+        yield getattr(pf.random, name)(n_chains, n, dtype=dtype, device=device, **where)
+
+
+def update(call, event, dtype, device):
+    n = 21
+    x, score = (normal(n, *event, seed=s, dtype=dtype).to(device) for s in (1, 2))
+    each = per_chain(n, dtype, device, 0.5)
+    for a, b in ((0.25, 1.5), (each, 0.75), (0.125, each), (each, each + 1)):
+        yield call(x, score, a, b)
+        yield call(misaligned(x), misaligned(score), a, b)
+    yield call(x, misaligned(score), each, each)
+
+
+def langevin(x, score, h, beta):
+    where = {"seed": 5, "step": 7, "chain_offset": BORDER}
+    moved = pf.ops.langevin(x, score, step_size=h, beta=beta, **where)
+    again = x if x.storage_offset() else x.clone()  # the misaligned one is ours to change
+    pf.ops.langevin_(again, score, step_size=h, beta=beta, **where)
+    return torch.stack((moved, again))
+
+
+def diffuse(x, score, a, b):
+    return pf.ops.diffuse(x, mean_scale=a, std=b, seed=6, chain_offset=BORDER)
+
+
+def reverse_step(x, score, a, b):
+    scales = {"growth": 1.0625, "drift_scale": a, "noise_scale": b}
+    return pf.ops.reverse_step(x, score, seed=7, step=3, chain_offset=BORDER, **scales)
+
+
+def native(kind, dim, dtype, device, n_chains=None):
+    n = n_chains or DIMS[dim]
+    target, x = law(kind, dim), normal(n, dim, seed=8, dtype=dtype).to(device)
+    yield from pf.ops.log_density_and_score(x, target)
+    h, beta = per_chain(n, dtype, device, 0.0625), per_chain(n, dtype, device, 2.0)
+    where = {"seed": 9, "first_step": 3, "chain_offset": BORDER}
+    yield pf.ops.langevin_run_(x.clone(), target, step_size=h, beta=beta, n_steps=3, **where)
+    yield pf.ops.langevin_run_(x, target, step_size=0.03125, beta=1.5, n_steps=2, **where)
+
+
+def sample(kind, dim, dtype, device, huge=False):
+    n = DIMS[dim]
+    x, h = normal(n, dim, seed=10, dtype=dtype).to(device), per_chain(n, dtype, device, 0.0625)
+    if huge:  # some chains leave the finite numbers at nearly every step
+        h[::5] = 2.0**40
+    kernel = pf.Langevin(step_size=h, beta=per_chain(n, dtype, device, 2.0))
+    run = {"n_steps": 10, "burn_in": 2, "thin": 3, "store": "draws", "seed": 11}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        chains = pf.sample(law(kind, dim), kernel, x, first_step=1, chain_offset=BORDER, **run)
+    assert (int(chains.n_nonfinite.sum()) > n) == huge
+    assert len(chains.draws) == 3
+    return chains.x, chains.draws, chains.log_density, chains.mean, chains.var, chains.n_nonfinite
+
+
+def commit(dim, dtype, device):
+    x, proposed = (normal(70, dim, seed=s, dtype=dtype) for s in (12, 13))
+    proposed[::7, dim // 2], proposed[3::11, 0] = torch.nan, -torch.inf
+    x, proposed = x.to(device), proposed.to(device)
+    counts = torch.zeros(70, dtype=torch.int64, device=device)
+    sums = torch.zeros(2, 70, dim, dtype=torch.float64, device=device)
+    pf.ops.commit_(x, proposed, counts, (x.clone(), sums[0], sums[1]))
+    return x, counts, sums
+
+
+def mathematics(name, dtype, device):
+    x = normal(1, 999, seed=14, dtype=dtype)[0] * 8
+    x[::9] = torch.nan if name in ("log", "log1p") else 0.625
+    return [_ops.elementwise_math(name, x.to(device))]
+
+
+def cases():
+    found = {}
+    for short, dtype in DTYPES.items():
+        for name in ("normal", "uniform"):
+            for start, offset in ((0, 0), (3, BORDER), (2**34 - 5, 5), (2**33 - 6, 2**40 - 9)):
+                key = f"{name} {short} from {start} of chain {offset}"
+                found[key] = partial(fill, name, dtype, start, offset)
+        for call in (langevin, diffuse, reverse_step):
+            for event in ((1,), (3,), (67,), (3, 8, 8)):
+                found[f"{call.__name__} {short} {event}"] = partial(update, call, event, dtype)
+        for kind in Kind:
+            least = {Kind.BANANA: 2, Kind.FUNNEL: 2, Kind.RING: 2}.get(kind, 1)
+            for dim in DIMS:
+                if dim >= least and (kind != Kind.RING or dim == 2):
+                    key = f"native {kind.name.lower()} {short} {dim}"
+                    found[key] = partial(native, kind, dim, dtype)
+        found[f"many chains {short} 2"] = partial(native, Kind.RING, 2, dtype, n_chains=300)
+        found[f"many chains {short} 5"] = partial(native, Kind.BANANA, 5, dtype, n_chains=300)
+        for kind in (Kind.GAUSSIAN_DENSE, Kind.MIXTURE_ISOTROPIC, Kind.DOUBLE_WELL):
+            for dim in (2, 5, 33):
+                key = f"sample {kind.name.lower()} {short} {dim}"
+                found[key] = partial(sample, kind, dim, dtype)
+        for dim in (1, 3, 8, 33):
+            key = f"non-finite {short} {dim}"
+            found[key] = partial(sample, Kind.DOUBLE_WELL, dim, dtype, huge=True)
+            found[f"commit {short} {dim}"] = partial(commit, dim, dtype)
+        for name in _ops.MATH_FUNCTIONS:
+            found[f"{name} {short}"] = partial(mathematics, name, dtype)
+    return found
+
+
+CASES = cases()
+
+
+def record(device="cpu"):
+    digests = {name: digest(case(device)) for name, case in CASES.items()}
+    return {"noise contract": pf.random.CONTRACT_VERSION, "digests": digests}
+
+
+# ---- tests ---------------------------------------------------------------------------------------
+
+GOLDEN = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"digests": {}}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_digests(name):
+    assert digest(CASES[name]("cpu")) == GOLDEN["digests"][name]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CASES)
+def test_digests_on_a_gpu(name):
+    assert digest(CASES[name]("cuda")) == GOLDEN["digests"][name]
+
+
+def test_the_record_is_of_these_cases_and_this_contract():
+    assert GOLDEN["digests"].keys() == CASES.keys()
+    assert GOLDEN["noise contract"] == pf.random.CONTRACT_VERSION
+    assert len(set(GOLDEN["digests"].values())) == len(CASES)
+
+
+@pytest.mark.parametrize("level", ["baseline", "v3", "v4"])
+def test_cpu_levels(level):
+    done = subprocess.run(
+        [sys.executable, __file__, "--print"],
+        env={**os.environ, "PUSHFORWARD_CPU_LEVEL": level},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        assert "is not a level of this processor" in done.stderr, done.stderr
+        pytest.skip("this processor lacks the level")
+    assert json.loads(done.stdout) == GOLDEN
+
+
+def test_a_digest_sees_each_bit_and_no_kind_of_nan():
+    x = torch.linspace(0, 1, 9)
+    bits = x.view(torch.int32)
+    seen = {digest([x])}
+    for bit in range(32):
+        seen.add(digest([(bits ^ torch.tensor([0] * 8 + [1 << bit]).int()).view(torch.float32)]))
+    assert len(seen) == 33
+    quiet, signed = (torch.tensor([b]).int().view(torch.float32) for b in (0x7FC00000, -0x3FFFFF))
+    assert quiet.isnan()
+    assert signed.isnan()
+    assert digest([quiet]) == digest([signed])
+
+
+if __name__ == "__main__":
+    text = json.dumps(record(), indent=1)
+    if sys.argv[1:] == ["--write"]:
+        RECORD.write_text(text + "\n", encoding="utf-8")
+    elif sys.argv[1:] == ["--print"]:
+        print(text)
+    else:
+        sys.exit(__doc__)
