@@ -44,25 +44,28 @@ def run(command, log):
         raise RuntimeError(f"{' '.join(map(str, command))}\n{end}")
 
 
-def build(folder=FOLDER, source=ROOT):
+def build():
     """Build what changed and return the path of the module."""
     import pybind11
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # two runs of the tests may want it at once
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:  # two runs of the tests may want it at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        configure = [tool("cmake"), "-S", source, "-B", folder, "-G", "Ninja"]
-        configure += [
-            f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
-            f"-DCMAKE_CXX_COMPILER={tool('g++')}",
-        ]
-        configure += [f"-DPython_EXECUTABLE={sys.executable}"]
-        configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-        configure += ["-DPF_CUDA=OFF", "-DPF_EMULATOR=ON"]
-        configure += [f"-DPF_EMULATOR_FLAGS={';'.join(SANITIZERS)}"]
-        run(configure, folder / "configure.log")
-        run([tool("cmake"), "--build", folder, "--target", "_native"], folder / "build.log")
-    (module,) = folder.glob("_native*.so")
+        settings = {
+            "CMAKE_MAKE_PROGRAM": tool("ninja"),
+            "CMAKE_CXX_COMPILER": tool("g++"),
+            "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+            "PF_CUDA": "OFF",
+            "PF_EMULATOR": "ON",
+            "PF_EMULATOR_FLAGS": ";".join(SANITIZERS),
+        }
+        configure = [tool("cmake"), "-S", ROOT, "-B", FOLDER, "-G", "Ninja"]
+        configure += [f"-D{name}={value}" for name, value in settings.items()]
+        run(configure, FOLDER / "configure.log")
+        run([tool("cmake"), "--build", FOLDER, "--target", "_native"], FOLDER / "build.log")
+    (module,) = FOLDER.glob("_native*.so")
     return module
 
 

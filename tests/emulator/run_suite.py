@@ -31,6 +31,7 @@ def environment(seed=None):
         # Python keeps much until it exits, and leak checks need rights that containers lack.
         "ASAN_OPTIONS": "detect_leaks=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
+        "OMP_NUM_THREADS": "1",  # torch's own threads would spin while the emulator works
         "PUSHFORWARD_CPU_LEVEL": "emulator",
     }
     if seed is not None:
@@ -62,8 +63,8 @@ def inside(module, arguments):
 
 def main(arguments):
     """Build, and run pytest in a process that the sanitizers watch."""
-    sys.path.insert(0, str(HERE))
-    from build import build
+    sys.path.insert(0, str(HERE.parent))
+    from emulator.build import build
 
     done = subprocess.run(command(build(), arguments), env=environment(), check=False)
     return done.returncode

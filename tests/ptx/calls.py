@@ -98,7 +98,8 @@ class Call:
             c_bool(aligned and n % per == 0),
             noise,
         ]
-        run = entry(op, f", {NAMES[self.dtype]}, ", *parts)
+        name = NAMES[self.dtype]
+        run = entry(op, f", {name}, ", *parts, f"<{name}")
         self.launch(run, -(-rows * per_row // BLOCK), arguments, kernel)
 
     def chains(self, op, parts, n_chains, dim, extra_bytes, kernel):

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ordinary tests once more, on the emulated CUDA kernels and under the sanitizers."""
+
+import re
+import subprocess
+
+import pytest
+
+from emulator import build, run_suite
+
+# Nothing about the CUDA kernels: these start processes of their own on the CPU levels, set the
+# number of the CPU's threads or compile with torch, which takes minutes here.
+ELSEWHERE = "level or threads or compile or inductor or opcheck or gradients or forked"
+# The walks over rows of more than 32 numbers, on many chains, are what the emulator is slowest at.
+LONG = "dense-long-200"
+
+# A file, what to leave out, and how many tests must have passed at least.
+QUICK = [
+    ("test_golden.py", ELSEWHERE, 250),
+    ("test_noise.py", ELSEWHERE, 190),
+    ("test_math.py", ELSEWHERE, 120),
+]
+SOAK = [
+    ("test_bad_input.py", ELSEWHERE, 9),
+    ("test_ops.py", f"{ELSEWHERE} or {LONG}", 340),
+    ("test_ops.py", f"not {LONG}", 2),
+    ("test_targets.py", ELSEWHERE, 50),
+    ("test_diffusion.py", ELSEWHERE, 20),
+    ("test_sampling.py", ELSEWHERE, 40),
+]
+soak = [pytest.param(*row, marks=pytest.mark.soak) for row in SOAK]
+
+
+@pytest.fixture(scope="session")
+def module():
+    if build.missing():
+        pytest.skip(f"needs {build.missing()}")
+    return build.build()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("file", "left_out", "least"), [*QUICK, *soak])
+def test_file(module, file, left_out, least, seed):
+    arguments = [f"tests/{file}", "-q", "-k", f"not ({left_out})", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        run_suite.command(module, arguments),
+        env=run_suite.environment(seed),
+        cwd=build.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout[-6000:] + done.stderr[-6000:]
+    assert done.returncode == 0, said
+    assert "CPU level: emulator" in done.stdout, said
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, said
+    assert int(passed[1]) >= least, said
