@@ -178,28 +178,34 @@ class Coefficient {
   std::vector<TensorView> tensor_;
 };
 
-// The streaming moments, all three or none.
+// The streaming moments: none; shift and two sums; or these, the two tensors of batches, and the
+// number of steps of a batch.
 struct MomentArgs {
   std::vector<TensorView> tensors;
-  Moments view{nullptr, nullptr, nullptr};
+  Moments view{};
   MomentArgs(py::handle moments, const Shaped& s) {
     if (moments.is_none()) return;
+    static constexpr const char* kNames[] = {"shift", "sum", "sum_of_squares", "sum_at_batch",
+                                             "batch_squares"};
     const auto parts = py::cast<py::tuple>(moments);
-    if (parts.size() != 3) bad_value("moments", "(shift, sum, sum_of_squares)", "another tuple");
-    tensors.reserve(3);
-    tensors.emplace_back(parts[0], "shift", false);
-    tensors.emplace_back(parts[1], "sum", false);
-    tensors.emplace_back(parts[2], "sum_of_squares", false);
-    tensors[0].must_be(s.dtype);
-    for (const TensorView& t : tensors) {
+    if (parts.size() != 3 && parts.size() != 6) {
+      bad_value("moments", "(shift, sum, sum_of_squares), or six parts", "another tuple");
+    }
+    const size_t n = parts.size() == 3 ? 3 : 5;
+    tensors.reserve(n);
+    double* data[5] = {};
+    for (size_t i = 0; i < n; ++i) {
+      tensors.emplace_back(parts[i], kNames[i], false);
+      const TensorView& t = tensors.back();
       t.must_be_with(s.x);
       t.must_have_numel(s.n_chains * s.dim, "as many as x");
+      t.must_be(i == 0 ? s.dtype : Dtype::kFloat64);
+      data[i] = static_cast<double*>(t.data);
     }
-    for (int i = 1; i < 3; ++i) {
-      if (tensors[i].dtype() != Dtype::kFloat64) bad_type(tensors[i].name, "float64", "float32");
-    }
-    view = {tensors[0].data, static_cast<double*>(tensors[1].data),
-            static_cast<double*>(tensors[2].data)};
+    view = {tensors[0].data, data[1], data[2], data[3], data[4], 0};
+    if (n == 3) return;
+    view.batch = whole(parts[5], "batch");
+    if (view.batch < 1) bad_value("batch", "at least 1", "0");
   }
 };
 

@@ -10,34 +10,15 @@
 
 #include "arguments.hpp"
 #include "backend/threads.hpp"
+#include "bindings.hpp"
 #include "ops/ops.hpp"
 #include "tensor_view.hpp"
 
 namespace pf {
-namespace {
 
 const OpTable* cpu_ops = nullptr;
 
-// Purposes of the noise contract; python/pushforward/random.py holds the public table.
-constexpr uint32_t kProposal = 1, kForward = 6, kReverse = 7;
-
-// Where the tensors of a call are.
-Place place_of(const TensorView& x, int n_threads) {
-  if (x.device() < 0) return {n_threads, -1, nullptr};
-  if (cuda_table() == nullptr) {
-    throw std::runtime_error(std::string(x.name) + ": expected a tensor on the CPU, because this " +
-                             "build of pushforward has no CUDA backend (PF_CUDA=OFF or no nvcc " +
-                             "when it was built); got one on cuda:" + std::to_string(x.device()));
-  }
-  return {n_threads, x.device(), current_stream(x.device())};
-}
-
-template <class Params>
-void launch(void (*OpTable::*op)(const Params&), const Params& params) {
-  const OpTable& ops = params.place.device < 0 ? *cpu_ops : *cuda_table();
-  const py::gil_scoped_release unlocked;
-  (ops.*op)(params);
-}
+namespace {
 
 // ---- the module's functions
 // ------------------------------------------------------------------------
@@ -79,52 +60,6 @@ void langevin(py::handle out, py::handle x, py::handle score, py::handle step_si
   launch(&OpTable::langevin, p);
 }
 
-void langevin_run(py::handle x, const Target& target, py::handle step_size, py::handle beta,
-                  py::handle seed, py::handle first_step, py::handle n_steps,
-                  py::handle chain_offset, py::handle steps_done, py::handle thin, py::handle draws,
-                  py::handle log_density, py::handle n_nonfinite, py::handle moments,
-                  int n_threads) {
-  const Shaped s(x, "x", false);
-  target.must_fit(s);
-  const Coefficient h(step_size, "step_size", s, Sign::kPositive);
-  const Coefficient b(beta, "beta", s, Sign::kPositive);
-  const TensorView refused(n_nonfinite, "n_nonfinite", false);
-  const MomentArgs m(moments, s);
-  LangevinRunParams p{};
-  p.dtype = s.dtype;
-  p.place = place_of(s.x, n_threads);
-  p.x = s.x.data;
-  p.n_chains = s.n_chains;
-  p.target = target.params;
-  p.step_size = h.view;
-  p.beta = b.view;
-  p.noise = noise_source(seed, kProposal, chain_offset, s);
-  p.n_steps = whole(n_steps, "n_steps");
-  start_at_step(p.noise, first_step, p.n_steps, "first_step", s);
-  p.steps_done = whole(steps_done, "steps_done");
-  p.thin = whole(thin, "thin");
-  if (p.thin < 1) bad_value("thin", "at least 1", std::to_string(p.thin));
-  if (p.n_steps > INT64_MAX - p.steps_done) bad_value("n_steps", "fewer steps", "too many");
-  p.n_nonfinite = counts(refused, s);
-  p.moments = m.view;
-  const int64_t kept = (p.steps_done + p.n_steps) / p.thin - p.steps_done / p.thin;
-  std::vector<TensorView> outputs;
-  outputs.reserve(2);
-  if (!draws.is_none()) {
-    outputs.push_back(s.other(draws, "draws", kept * s.n_chains * s.dim, "n_kept states"));
-    outputs.back().must_be(s.dtype);
-    outputs.back().must_not_overlap(s.x, false);
-    p.draws = outputs.back().data;
-    if (!log_density.is_none()) {
-      outputs.push_back(
-          s.other(log_density, "log_density", kept * s.n_chains, "n_kept values a chain"));
-      outputs.back().must_be(s.dtype);
-      p.log_density = outputs.back().data;
-    }
-  }
-  launch(&OpTable::langevin_run, p);
-}
-
 void evaluate(const Target& target, py::handle x, py::handle log_density, py::handle score,
               int n_threads) {
   const Shaped s(x, "x", true);
@@ -157,14 +92,23 @@ void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handl
 }
 
 void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
-             py::handle chain_offset, int n_threads) {
+             py::handle purpose, py::handle step, py::handle chain_offset, int n_threads) {
   const Shaped s(x, "x", true, Shaped::kStored);
   const TensorView target = s.output(out);
   const Coefficient a(mean_scale, "mean_scale", s, Sign::kAny);
   const Coefficient b(std, "std", s, Sign::kAny);
-  launch(&OpTable::diffuse,
-         DiffuseParams{s.dtype, place_of(s.x, n_threads), target.data, s.x.data, s.n_chains, s.dim,
-                       a.view, b.view, noise_source(seed, kForward, chain_offset, s)});
+  const auto kind = static_cast<uint32_t>(whole(purpose, "purpose", 255));
+  DiffuseParams p{s.dtype,
+                  place_of(s.x, n_threads),
+                  target.data,
+                  s.x.data,
+                  s.n_chains,
+                  s.dim,
+                  a.view,
+                  b.view,
+                  noise_source(seed, kind, chain_offset, s)};
+  start_at_step(p.noise, step, 1, "step", s);
+  launch(&OpTable::diffuse, p);
 }
 
 void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
@@ -249,7 +193,6 @@ PYBIND11_MODULE(_native, m) {
                        double c) { return Target(kind, dim, n_components, tensors, {a, b, c}); }));
   m.def("fill", &fill);
   m.def("langevin", &langevin);
-  m.def("langevin_run", &langevin_run);
   m.def("evaluate", &evaluate);
   m.def("commit", &commit);
   m.def("diffuse", &diffuse);
@@ -257,6 +200,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("pool", &pool);
   m.def("math", &math);
   m.def("advise_huge_pages", &advise);
+  bind_chains(m);
 }
 
 }  // namespace pf

@@ -219,7 +219,9 @@ def test_keyboard_interrupt_from_the_target_returns_what_is_done():
 def test_ctrl_c_returns_the_partial_result(kind, tmp_path):
     # A real SIGINT to a real process in the middle of a run.
     script = textwrap.dedent(f"""
-        import torch, pushforward as pf
+        import signal, torch, pushforward as pf
+        # a process started in the background inherits that SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
         target = law if {kind!r} == "native" else pf.Energy(lambda x: -law.torch_log_density(x))
         print("ready", flush=True)

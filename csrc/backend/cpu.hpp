@@ -34,9 +34,9 @@ static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
 }
 
 // Dimensions with a kernel of their own: two coordinates in float32 are the plane that everybody
-// starts with; the others share one.
+// starts with; the others share one. (The last argument is for backends that have more.)
 template <class T>
-constexpr bool has_own_kernel(int k) {
+constexpr bool has_own_kernel(int k, int) {
   return sizeof(T) == 4 && k == 2;
 }
 
@@ -46,6 +46,8 @@ struct ChainTile {
   using Real = Pack<T>;
   template <class U>
   using Array = U*;
+  using Normals = NoiseStream<Normal, Real>;
+  using Uniforms = NoiseStream<Uniform, Real>;
   int64_t first;
   int count;
   char* scratch;
@@ -57,33 +59,45 @@ struct ChainTile {
   PF_HD Array<U> array(int64_t bytes_before) const {
     return reinterpret_cast<U*>(scratch + bytes_before);
   }
-  // x[i] = column i of these chains' rows in a (n_chains, dim) array, and back.
+  // Column i of these chains' rows in a (n_chains, dim) array.
+  template <class U>
+  PF_HD Pack<U> load_column(const U* rows, D dim, int64_t i) const {
+    U lanes[kLanes];
+    for (int l = 0; l < kLanes; ++l) lanes[l] = rows[chain(l) * dim + i];
+    return Pack<U>::load(lanes);
+  }
+  template <class U>
+  PF_HD void store_column(U* rows, D dim, int64_t i, const Pack<U>& x) const {
+    U* out = rows + first * dim + i;
+    U lanes[kLanes];
+    x.store(lanes);
+    for (int l = 0; l < count; ++l) out[l * dim] = lanes[l];
+  }
   template <class U>
   PF_HD void load_rows(const U* rows, D dim, Pack<U>* x) const {
-    for (int64_t i = 0; i < dim; ++i) {
-      U lanes[kLanes];
-      for (int l = 0; l < kLanes; ++l) lanes[l] = rows[chain(l) * dim + i];
-      x[i] = Pack<U>::load(lanes);
-    }
+    for (int64_t i = 0; i < dim; ++i) x[i] = load_column(rows, dim, i);
   }
   template <class U>
   PF_HD void store_rows(U* rows, D dim, const Pack<U>* x) const {
-    U* out = rows + first * dim;
-    for (int64_t i = 0; i < dim; ++i) {
-      U lanes[kLanes];
-      x[i].store(lanes);
-      for (int l = 0; l < count; ++l) out[l * dim + i] = lanes[l];
-    }
+    for (int64_t i = 0; i < dim; ++i) store_column(rows, dim, i, x[i]);
   }
   PF_HD Real load(const PerChain& p) const {
     T lanes[kLanes];
     for (int l = 0; l < kLanes; ++l) lanes[l] = value_of<T>(p, chain(l));
     return Real::load(lanes);
   }
-  PF_HD void store(T* values, Real x) const {
-    T lanes[kLanes];
+  // One value a chain.
+  template <class U>
+  PF_HD Pack<U> load_values(const U* values) const {
+    U lanes[kLanes];
+    for (int l = 0; l < kLanes; ++l) lanes[l] = values[chain(l)];
+    return Pack<U>::load(lanes);
+  }
+  template <class U>
+  PF_HD void store(U* values, Pack<U> x) const {
+    U lanes[kLanes];
     x.store(lanes);
-    memcpy(values + first, lanes, static_cast<size_t>(count) * sizeof(T));
+    memcpy(values + first, lanes, static_cast<size_t>(count) * sizeof(U));
   }
   // counts[chain] += 1 where m is set
   PF_HD void count_where(MaskOf<T> m, int64_t* counts) const {
@@ -91,11 +105,22 @@ struct ChainTile {
     for (int l = 0; l < count; ++l)
       counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
   }
-  PF_HD NormalStream<Real> normals(const NoiseSource& n, D, uint64_t length, const Real*) const {
+  // The steps' numbers, dim each; `buffer` is for backends that make a step's numbers at once.
+  PF_HD Normals normals(const NoiseSource& n, D dim, int64_t n_steps, const Real*) const {
+    return stream<Normal>(n, static_cast<uint64_t>(n_steps * dim));
+  }
+  // One number a step.
+  PF_HD Uniforms uniforms(const NoiseSource& n, int64_t n_steps) const {
+    return stream<Uniform>(n, static_cast<uint64_t>(n_steps));
+  }
+
+ private:
+  template <class Law>
+  PF_HD NoiseStream<Law, Real> stream(const NoiseSource& n, uint64_t length) const {
     uint32_t lane[kLanes];
     for (int l = 0; l < kLanes; ++l) lane[l] = static_cast<uint32_t>(l);
-    return NormalStream<Real>(n.seed, n.purpose, n.chain_offset + static_cast<uint64_t>(first),
-                              Pack<uint32_t>::load(lane), n.start, n.start + length);
+    return NoiseStream<Law, Real>(n.seed, n.purpose, n.chain_offset + static_cast<uint64_t>(first),
+                                  Pack<uint32_t>::load(lane), n.start, n.start + length);
   }
 };
 

@@ -24,10 +24,10 @@ static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
   }
 }
 
-// Dimensions whose state stays in a thread's registers.
+// Dimensions whose state stays in a thread's registers; `largest` says what the op has room for.
 template <class T>
-constexpr bool has_own_kernel(int) {
-  return sizeof(T) == 4;
+constexpr bool has_own_kernel(int k, int largest) {
+  return sizeof(T) == 4 && k <= largest;
 }
 
 // Arrays of the threads of a block, side by side so that a warp touches neighbouring words.
@@ -38,13 +38,13 @@ struct Strided {
   PF_HD U& operator[](int64_t i) const { return first[i * stride]; }
 };
 
-// The normals of one thread's chain, read in order: one block of noise at a time.
-template <class T, int k>
-class ThreadNormals {
+// The numbers of one thread's chain, k a step, read in order: one block of noise at a time.
+template <class Law, class T, int k>
+class ThreadNoise {
   static constexpr int kPerBlock = Draw<T>::kPerBlock;
 
  public:
-  PF_HD ThreadNormals(const NoiseSource& noise, uint64_t chain)
+  PF_HD ThreadNoise(const NoiseSource& noise, uint64_t chain)
       : chain_(chain, 0u, noise.purpose),
         key_(noise.seed),
         block_(noise.start / kPerBlock),
@@ -68,7 +68,7 @@ class ThreadNormals {
 
  private:
   PF_HD void refill() {
-    Normal::values<T>(
+    Law::template values<T>(
         philox4x32_10<uint32_t>(static_cast<uint32_t>(block_), static_cast<uint32_t>(block_ >> 32),
                                 chain_.c2, chain_.c3, key_),
         0, kPerBlock, values_);
@@ -125,6 +125,9 @@ struct ChainTile {
   using Real = T;
   template <class U>
   using Array = typename Select<D::kWarp, U*, Strided<U>>::type;
+  using Normals =
+      typename Select<D::kWarp, WarpNormals<T>, ThreadNoise<Normal, T, D::kValue>>::type;
+  using Uniforms = ThreadNoise<Uniform, T, 1>;  // which the lanes of a warp each read
   int64_t chain;
   char* scratch;
 
@@ -137,30 +140,47 @@ struct ChainTile {
               block_size()};
     }
   }
+  template <class U>
+  PF_HD U load_column(const U* rows, D dim, int64_t i) const {
+    return rows[chain * dim + i];
+  }
+  template <class U>
+  PF_HD void store_column(U* rows, D dim, int64_t i, U x) const {
+    rows[chain * dim + i] = x;
+  }
   template <class U, class To>
   PF_HD void load_rows(const U* rows, D dim, To&& x) const {
-    dim.each([&](int64_t i) { x[i] = rows[chain * dim + i]; });
+    dim.each([&](int64_t i) { x[i] = load_column(rows, dim, i); });
   }
   template <class U, class From>
   PF_HD void store_rows(U* rows, D dim, const From& x) const {
-    dim.each([&](int64_t i) { rows[chain * dim + i] = x[i]; });
+    dim.each([&](int64_t i) { store_column<U>(rows, dim, i, x[i]); });
   }
   PF_HD T load(const PerChain& p) const { return value_of<T>(p, chain); }
-  PF_HD void store(T* values, T x) const {
+  template <class U>
+  PF_HD U load_values(const U* values) const {
+    return values[chain];
+  }
+  template <class U>
+  PF_HD void store(U* values, U x) const {
     if (speaks()) values[chain] = x;
   }
   PF_HD void count_where(bool m, int64_t* counts) const {
     if (m && speaks()) ++counts[chain];
   }
-  PF_HD auto normals(const NoiseSource& given, D, uint64_t, T* buffer) const {
+  PF_HD Normals normals(const NoiseSource& given, D, int64_t, T* buffer) const {
     const NoiseSource noise = resolved(given);
     const uint64_t id = noise.chain_offset + static_cast<uint64_t>(chain);
     if constexpr (D::kWarp) {
-      return WarpNormals<T>(noise, id, buffer);
+      return Normals(noise, id, buffer);
     } else {
       (void)buffer;
-      return ThreadNormals<T, D::kValue>(noise, id);
+      return Normals(noise, id);
     }
+  }
+  PF_HD Uniforms uniforms(const NoiseSource& given, int64_t) const {
+    const NoiseSource noise = resolved(given);
+    return Uniforms(noise, noise.chain_offset + static_cast<uint64_t>(chain));
   }
 
  private:

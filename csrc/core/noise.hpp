@@ -140,8 +140,8 @@ struct ChainCounter {
 // do not depend on it.
 constexpr int kBlocksAhead = 8;
 
-// Blocks block .. block + n - 1 of these chains' sequences as normals.
-template <class Real, class Word>
+// Blocks block .. block + n - 1 of these chains' sequences, as numbers of a law.
+template <class Law, class Real, class Word>
 static PF_NOINLINE void fill_ahead(const ChainCounter<Word>& chains, const PhiloxKey& key,
                                    uint64_t block, int n, Real* values) {
   using T = typename Traits<Real>::Scalar;
@@ -151,20 +151,20 @@ static PF_NOINLINE void fill_ahead(const ChainCounter<Word>& chains, const Philo
                              Word(static_cast<uint32_t>(block >> 32)), chains.c2, chains.c3, key);
   }
   for (int i = 0; i < n; ++i) {
-    Normal::values<T>(words[i], 0, Draw<T>::kPerBlock, values + i * Draw<T>::kPerBlock);
+    Law::template values<T>(words[i], 0, Draw<T>::kPerBlock, values + i * Draw<T>::kPerBlock);
   }
 }
 
-// The sequence of normals of the chains in the lanes of Real, read in order: entries start .. end.
-template <class Real>
-class NormalStream {
+// The sequence of numbers of the chains in the lanes of Real, read in order: entries start .. end.
+template <class Law, class Real>
+class NoiseStream {
   using T = typename Traits<Real>::Scalar;
   using Word = typename Traits<Real>::Word;
   static constexpr int kPerBlock = Draw<T>::kPerBlock;
 
  public:
-  PF_HD NormalStream(uint64_t seed, uint32_t purpose, uint64_t chain, Word lane, uint64_t start,
-                     uint64_t end)
+  PF_HD NoiseStream(uint64_t seed, uint32_t purpose, uint64_t chain, Word lane, uint64_t start,
+                    uint64_t end)
       : chains_(chain, lane, purpose),
         key_(seed),
         block_(start / kPerBlock),
@@ -183,7 +183,7 @@ class NormalStream {
  private:
   PF_HD void refill() {
     const int n = blocks_left_ < kBlocksAhead ? static_cast<int>(blocks_left_) : kBlocksAhead;
-    fill_ahead(chains_, key_, block_, n, values_);
+    fill_ahead<Law>(chains_, key_, block_, n, values_);
     block_ += static_cast<uint64_t>(n);
     blocks_left_ -= static_cast<uint64_t>(n);
     entry_ = 0;

@@ -58,11 +58,33 @@ struct TargetParams {
   double scalar[3];
 };
 
-// Per-chain sums of x - shift and its square, (n_chains, dim) each; null when not wanted.
+// A factor L of a covariance L L': none, a diagonal (dim,), or dense (dim, dim) with its transpose.
+enum class MetricKind : int { kUnit, kDiagonal, kDense };
+struct MetricParams {
+  MetricKind kind;
+  const void* factor;
+  const void* transposed;
+};
+
+// Per-chain sums of x - shift and its square, (n_chains, dim) each; null when not wanted. For error
+// bars also, where batch > 0, after every `batch` steps: the sum then, and the sum of the squares
+// of what it grew by.
 struct Moments {
   const void* shift;
   double* sum;
   double* sum_of_squares;
+  double* sum_at_batch;
+  double* batch_squares;
+  int64_t batch;
+};
+
+// What a run counts of each chain, (n_chains,) each: steps that left the finite numbers, divergent
+// trajectories, and the sum of the acceptance probabilities and of their squares.
+struct Tallies {
+  int64_t* n_nonfinite;
+  int64_t* n_divergent;
+  double* accepted;
+  double* accepted_squares;
 };
 
 }  // namespace pf

@@ -7,21 +7,25 @@
 namespace pf::PF_BACKEND {
 namespace {
 
+constexpr int kLargestOwn = 32;
+
 template <class T, class Target, class D>
 struct Evaluate {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  using Arrays = PointArrays<Real, D>;
+  enum { kX, kScore, kWork, kRows = kWork + 2 };
+  using Point = Rows<Real, D, kRows>;
   EvaluateParams p;
   Target target;
   D dim;
 
   PF_HD void operator()(const Tile& tile) const {
-    Arrays point(reinterpret_cast<Real*>(tile.scratch), dim);
-    tile.load_rows(static_cast<const T*>(p.x), dim, point.x);
-    const auto value = evaluate_at(target, point, dim, p.log_density != nullptr);
+    Point rows(reinterpret_cast<Real*>(tile.scratch), dim);
+    tile.load_rows(static_cast<const T*>(p.x), dim, rows[kX]);
+    const auto value =
+        evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, p.log_density != nullptr);
     if (p.log_density != nullptr) tile.store(static_cast<T*>(p.log_density), value);
-    if (p.score != nullptr) tile.store_rows(static_cast<T*>(p.score), dim, point.score);
+    if (p.score != nullptr) tile.store_rows(static_cast<T*>(p.score), dim, rows[kScore]);
   }
 };
 
@@ -30,11 +34,11 @@ struct Evaluate {
 void evaluate(const EvaluateParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
-    with_target<T>(p.target, [&](const auto& target, auto dim) {
+    with_target<T, kLargestOwn>(p.target, [&](const auto& target, auto dim) {
       using D = decltype(dim);
       using Op = Evaluate<T, value_type<decltype(target)>, D>;
       const double cost = 2.0 * static_cast<double>(p.n_chains) * static_cast<double>(dim);
-      for_each_chain<T, D>(p.n_chains, dim * Op::Arrays::kBytesPerDim, p.place, cost,
+      for_each_chain<T, D>(p.n_chains, dim * Op::Point::kBytesPerDim, p.place, cost,
                            Op{p, target, dim});
     });
   });

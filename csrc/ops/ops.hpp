@@ -29,22 +29,37 @@ struct LangevinParams {
   NoiseSource noise;
 };
 
-// n_steps of the same in one call, on a native target, x (n_chains, dim) in place. A step that
-// leaves the finite numbers is not taken and counted in n_nonfinite (n_chains,).
+// n_steps of a Markov kernel in one call, on a native target, x (n_chains, dim) in place. A step
+// that leaves the finite numbers is not taken, and counted.
 // draws (n_kept, n_chains, dim) and log_density (n_kept, n_chains) receive the state after each
 // step whose number steps_done + 1, ... is a multiple of thin.
-struct LangevinRunParams {
+// What one kernel alone reads:
+//   langevin      betas: null, or beta of each of the steps, in double
+//   random_walk   step_size is the scale; metric, proposal, center (dim,), persistence
+//   underdamped   velocity (n_chains, dim) in place, friction
+//   hmc           metric, n_leapfrog
+enum class ProposalKind : int { kSymmetric, kLogNormal, kAutoregressive };
+struct RunParams {
   Dtype dtype;
   Place place;
   void* x;
   int64_t n_chains;
   TargetParams target;
   PerChain step_size, beta;
-  NoiseSource noise;
+  const double* betas;
+  MetricParams metric;
+  ProposalKind proposal;
+  const void* center;
+  double persistence;
+  void* velocity;
+  PerChain friction;
+  int64_t n_leapfrog;
+  NoiseSource noise;   // proposals or momenta
+  NoiseSource accept;  // one uniform a step
   int64_t n_steps, steps_done, thin;
   void* draws;
   void* log_density;
-  int64_t* n_nonfinite;
+  Tallies tallies;
   Moments moments;
 };
 
@@ -57,6 +72,28 @@ struct EvaluateParams {
   TargetParams target;
   void* log_density;
   void* score;
+};
+
+// Metropolis-Hastings on a target that torch has evaluated: x, log_density (n_chains,) and score
+// (n_chains, dim) become the proposed ones where the proposal is taken.
+//   log ratio = beta (proposed_log_density - log_density) + correction
+// correction (n_chains,), or where `langevin`, that of Langevin proposals; score may be null.
+struct AcceptParams {
+  Dtype dtype;
+  Place place;
+  void* x;
+  const void* proposed;
+  void* log_density;
+  const void* proposed_log_density;
+  void* score;
+  const void* proposed_score;
+  const void* correction;
+  bool langevin;
+  int64_t n_chains, dim;
+  PerChain step_size, beta;
+  NoiseSource accept;
+  Tallies tallies;
+  Moments moments;
 };
 
 // x = proposed for the rows whose proposal is finite; the others are counted and keep x. The
@@ -121,7 +158,12 @@ struct OpTable {
   const char* name;
   void (*fill)(const FillParams&);
   void (*langevin)(const LangevinParams&);
-  void (*langevin_run)(const LangevinRunParams&);
+  void (*langevin_run)(const RunParams&);
+  void (*random_walk_run)(const RunParams&);
+  void (*mala_run)(const RunParams&);
+  void (*underdamped_run)(const RunParams&);
+  void (*hmc_run)(const RunParams&);
+  void (*accept)(const AcceptParams&);
   void (*evaluate)(const EvaluateParams&);
   void (*commit)(const CommitParams&);
   void (*diffuse)(const DiffuseParams&);

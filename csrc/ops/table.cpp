@@ -4,26 +4,39 @@
 
 #include "ops/ops.hpp"
 
-#define PF_LEVEL_TABLE(level, level_name)                                              \
-  namespace level {                                                                    \
-  void fill(const FillParams&);                                                        \
-  void langevin(const LangevinParams&);                                                \
-  void langevin_run(const LangevinRunParams&);                                         \
-  void evaluate(const EvaluateParams&);                                                \
-  void commit(const CommitParams&);                                                    \
-  void diffuse(const DiffuseParams&);                                                  \
-  void reverse(const ReverseParams&);                                                  \
-  void pool(const PoolParams&);                                                        \
-  void math(const MathParams&);                                                        \
-  static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate, \
-                                commit,     diffuse, reverse,  pool,         math};    \
+// clang-format off
+#define PF_LEVEL_TABLE(level, level_name)                                                      \
+  namespace level {                                                                            \
+  void fill(const FillParams&);                                                                \
+  void langevin(const LangevinParams&);                                                        \
+  void langevin_run(const RunParams&);                                                         \
+  void random_walk_run(const RunParams&);                                                      \
+  void mala_run(const RunParams&);                                                             \
+  void underdamped_run(const RunParams&);                                                      \
+  void hmc_run(const RunParams&);                                                              \
+  void accept(const AcceptParams&);                                                            \
+  void evaluate(const EvaluateParams&);                                                        \
+  void commit(const CommitParams&);                                                            \
+  void diffuse(const DiffuseParams&);                                                          \
+  void reverse(const ReverseParams&);                                                          \
+  void pool(const PoolParams&);                                                                \
+  void math(const MathParams&);                                                                \
+  static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
+                                mala_run, underdamped_run, hmc_run, accept, evaluate, commit,  \
+                                diffuse, reverse, pool, math};                                 \
   }
+// clang-format on
 
 namespace pf {
 
+// PF_HAS_<level>: those that CMake was told to build.
+#if defined(PF_HAS_baseline)
 PF_LEVEL_TABLE(cpu_baseline, "baseline")
-#if defined(__x86_64__) && !defined(PF_ONLY_BASELINE)
+#endif
+#if defined(PF_HAS_v3)
 PF_LEVEL_TABLE(cpu_v3, "v3")
+#endif
+#if defined(PF_HAS_v4)
 PF_LEVEL_TABLE(cpu_v4, "v4")
 #endif
 #if defined(PF_WITH_EMULATOR)  // the CUDA backend run by the host, for the tests
@@ -39,21 +52,27 @@ const OpTable* cuda_table() { return nullptr; }
 const OpTable* select_cpu_table(const char* forced) {
   const bool any_level = forced == nullptr || forced[0] == '\0';
   auto wanted = [&](const char* name) { return any_level || strcmp(forced, name) == 0; };
-#if defined(__x86_64__) && !defined(PF_ONLY_BASELINE)
+#if defined(PF_HAS_v3) || defined(PF_HAS_v4)
   __builtin_cpu_init();
   // What the psABI calls x86-64-v4 and v3, by the features the kernels are compiled for.
   const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi2");
+#endif
+#if defined(PF_HAS_v4)
   const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd");
   if (wanted("v4") && has_v4) return &cpu_v4::table;
+#endif
+#if defined(PF_HAS_v3)
   if (wanted("v3") && has_v3) return &cpu_v3::table;
 #endif
 #if defined(PF_WITH_EMULATOR)
   if (!any_level && wanted("emulator")) return &emulated::table;
 #endif
+#if defined(PF_HAS_baseline)
   if (wanted("baseline")) return &cpu_baseline::table;
+#endif
   return nullptr;
 }
 

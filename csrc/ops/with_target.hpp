@@ -19,63 +19,67 @@ struct Decay<const T&> {
 template <class T>
 using value_type = typename Decay<T>::type;
 
-template <class T, int k, class Target, class Body>
+// Where kLargest is the most coordinates that the op keeps in a GPU thread's registers.
+template <class T, int kLargest, int k, class Target, class Body>
 static bool try_dim(const Target& target, int64_t dim, const Body& body) {
-  if constexpr (has_own_kernel<T>(k)) {
+  if constexpr (has_own_kernel<T>(k, kLargest)) {
     if (dim == k) return body(target, Dim<k>{dim}), true;
   }
   (void)target, (void)dim, (void)body;
   return false;
 }
-template <class T, class Target, class Body>
+template <class T, int kLargest, class Target, class Body>
 static void with_dim(const Target& target, int64_t dim, const Body& body) {
-  if (try_dim<T, 1>(target, dim, body) || try_dim<T, 2>(target, dim, body) ||
-      try_dim<T, 3>(target, dim, body) || try_dim<T, 4>(target, dim, body) ||
-      try_dim<T, 8>(target, dim, body) || try_dim<T, 16>(target, dim, body) ||
-      try_dim<T, 32>(target, dim, body)) {
+  if (try_dim<T, kLargest, 1>(target, dim, body) || try_dim<T, kLargest, 2>(target, dim, body) ||
+      try_dim<T, kLargest, 3>(target, dim, body) || try_dim<T, kLargest, 4>(target, dim, body) ||
+      try_dim<T, kLargest, 8>(target, dim, body) || try_dim<T, kLargest, 16>(target, dim, body) ||
+      try_dim<T, kLargest, 32>(target, dim, body)) {
     return;
   }
   with_any_dim(target, dim, body);
 }
 
-template <class T, class Body>
+template <class T, int kLargest, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
+  auto of = [&](const auto& target) { with_dim<T, kLargest>(target, p.dim, body); };
   switch (p.kind) {
-    case TargetKind::kGaussianDiagonal: return with_dim<T>(GaussianDiagonal<T>(p), p.dim, body);
-    case TargetKind::kGaussianDense: return with_dim<T>(GaussianDense<T>(p), p.dim, body);
-    case TargetKind::kMixtureIsotropic:
-      return with_dim<T>(GaussianMixture<T, Precision::kIsotropic>(p), p.dim, body);
-    case TargetKind::kMixtureDiagonal:
-      return with_dim<T>(GaussianMixture<T, Precision::kDiagonal>(p), p.dim, body);
-    case TargetKind::kMixtureDense:
-      return with_dim<T>(GaussianMixture<T, Precision::kDense>(p), p.dim, body);
-    case TargetKind::kDoubleWell: return with_dim<T>(DoubleWell<T>(p), p.dim, body);
-    case TargetKind::kBanana: return with_dim<T>(Banana<T>(p), p.dim, body);
-    case TargetKind::kFunnel: return with_dim<T>(Funnel<T>(p), p.dim, body);
+    case TargetKind::kGaussianDiagonal: return of(GaussianDiagonal<T>(p));
+    case TargetKind::kGaussianDense: return of(GaussianDense<T>(p));
+    case TargetKind::kMixtureIsotropic: return of(GaussianMixture<T, Precision::kIsotropic>(p));
+    case TargetKind::kMixtureDiagonal: return of(GaussianMixture<T, Precision::kDiagonal>(p));
+    case TargetKind::kMixtureDense: return of(GaussianMixture<T, Precision::kDense>(p));
+    case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
+    case TargetKind::kBanana: return of(Banana<T>(p));
+    case TargetKind::kFunnel: return of(Funnel<T>(p));
     case TargetKind::kRing: return body(Ring<T>(p), Dim<2>{2});
     case TargetKind::kCount: break;
   }
 }
 
-// A point's arrays: registers where the dimension is a constant, else the tile's scratch.
-template <class Real, class D, bool kKnown = D::kKnown>
-struct PointArrays {
+// kCount rows of a chain's coordinates: registers where their number is a constant, else the tile's
+// scratch. A warp has one more, for its noise.
+template <class Real, class D, int kCount, bool kKnown = D::kKnown>
+class Rows {
+ public:
   static constexpr int64_t kBytesPerDim = 0;
-  Real x[D::kValue], score[D::kValue], proposed[D::kValue], work[2 * D::kValue];
-  static constexpr Real* noise = nullptr;
-  PF_HD PointArrays(Real*, D) {}
+  PF_HD Rows(Real*, D) {}
+  PF_HD Real* operator[](int row) { return rows_[row]; }
+  PF_HD Real* noise() { return nullptr; }
+
+ private:
+  Real rows_[kCount][D::kValue];
 };
-template <class Real, class D>
-struct PointArrays<Real, D, false> {
-  static constexpr int64_t kArrays = D::kWarp ? 6 : 5;  // work is two long; a warp stores its noise
-  static constexpr int64_t kBytesPerDim = kArrays * sizeof(Real);
-  Real *x, *score, *proposed, *work, *noise;
-  PF_HD PointArrays(Real* scratch, D dim)
-      : x(scratch),
-        score(scratch + dim),
-        proposed(scratch + 2 * dim),
-        work(scratch + 3 * dim),
-        noise(D::kWarp ? scratch + 5 * dim : nullptr) {}
+template <class Real, class D, int kCount>
+class Rows<Real, D, kCount, false> {
+ public:
+  static constexpr int64_t kBytesPerDim = (kCount + (D::kWarp ? 1 : 0)) * sizeof(Real);
+  PF_HD Rows(Real* scratch, D dim) : first_(scratch), dim_(dim) {}
+  PF_HD Real* operator[](int row) const { return first_ + row * dim_; }
+  PF_HD Real* noise() const { return D::kWarp ? (*this)[kCount] : nullptr; }
+
+ private:
+  Real* first_;
+  D dim_;
 };
 
 // target.evaluate: in line where the dimension is known, else, on a CPU, one function for all its
@@ -89,11 +93,12 @@ PF_SHARED_CODE Real evaluate_any_dim(const Target& target, const Real* x, Real* 
   return value;
 }
 template <class Target, class Real, class D>
-PF_HD Real evaluate_at(const Target& target, PointArrays<Real, D>& point, D dim, bool wanted) {
+PF_HD Real evaluate_at(const Target& target, const Real* x, Real* score, Real* work, D dim,
+                       bool wanted) {
   if constexpr (D::kKnown) {
-    return target.evaluate(point.x, point.score, point.work, dim, wanted);
+    return target.evaluate(x, score, work, dim, wanted);
   } else {
-    return evaluate_any_dim(target, point.x, point.score, point.work, dim, wanted);
+    return evaluate_any_dim(target, x, score, work, dim, wanted);
   }
 }
 

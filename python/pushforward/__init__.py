@@ -3,21 +3,42 @@
 
 from importlib.metadata import version as _version
 
-from pushforward import diffusion, nets, ops, random, targets
+from pushforward import diagnostics, diffusion, mcmc, nets, ops, random, targets
+from pushforward.chains import Chains
+from pushforward.constrained import Constrained
 from pushforward.info import build_info
-from pushforward.mcmc import Langevin
-from pushforward.sampling import Chains, sample
+from pushforward.mcmc import (
+    HMC,
+    MALA,
+    AnnealedLangevin,
+    Independence,
+    Langevin,
+    MetropolisHastings,
+    RandomWalk,
+    UnderdampedLangevin,
+)
+from pushforward.sampling import sample
 from pushforward.targets import Energy
 
 __version__ = _version("pushforward")
 
 __all__ = [
+    "HMC",
+    "MALA",
+    "AnnealedLangevin",
     "Chains",
+    "Constrained",
     "Energy",
+    "Independence",
     "Langevin",
+    "MetropolisHastings",
+    "RandomWalk",
+    "UnderdampedLangevin",
     "__version__",
     "build_info",
+    "diagnostics",
     "diffusion",
+    "mcmc",
     "nets",
     "ops",
     "random",

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 cpu_level: str
 cuda_architectures: str
+run_kinds: tuple[str, ...]
 
 class Target:
     def __init__(
@@ -20,7 +22,7 @@ class Target:
 
 Coefficient = Tensor | float
 Counter = Tensor | int
-Moments = tuple[Tensor, Tensor, Tensor]
+Moments = tuple[Tensor | int, ...]
 
 def fill(
     out: Tensor,
@@ -42,11 +44,11 @@ def langevin(
     chain_offset: int,
     n_threads: int,
 ) -> None: ...
-def langevin_run(
+def run(
+    kind: int,
     x: Tensor,
     target: Target,
-    step_size: Coefficient,
-    beta: Coefficient,
+    parameters: dict[str, Any],
     seed: Counter,
     first_step: Counter,
     n_steps: int,
@@ -55,7 +57,24 @@ def langevin_run(
     thin: int,
     draws: Tensor | None,
     log_density: Tensor | None,
-    n_nonfinite: Tensor,
+    tallies: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    moments: Moments | None,
+    n_threads: int,
+) -> None: ...
+def accept(
+    x: Tensor,
+    proposed: Tensor,
+    log_density: Tensor,
+    proposed_log_density: Tensor,
+    score: Tensor | None,
+    proposed_score: Tensor | None,
+    correction: Tensor | None,
+    step_size: Coefficient | None,
+    beta: Coefficient,
+    seed: Counter,
+    step: Counter,
+    chain_offset: int,
+    tallies: tuple[Tensor, Tensor, Tensor, Tensor],
     moments: Moments | None,
     n_threads: int,
 ) -> None: ...
@@ -71,6 +90,8 @@ def diffuse(
     mean_scale: Coefficient,
     std: Coefficient,
     seed: Counter,
+    purpose: int,
+    step: Counter,
     chain_offset: int,
     n_threads: int,
 ) -> None: ...

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pushforward import _ops
-
 if TYPE_CHECKING:
-    from pushforward.sampling import _Run
+    from pushforward.run import Run
 
 __all__ = ["StepGraph", "graphed"]
 
@@ -26,35 +24,38 @@ class StepGraph:
     the same step taken eagerly.
     """
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._step = torch.zeros((), dtype=torch.int64, device=run.x.device)
         self._next = -1  # what the GPU's counter holds
         self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._capture(None)
+        self._capture()
         self._compare()
 
-    def step(self, step: int, moments: _ops.Moments | None) -> Tensor:
+    def step(self, step: int) -> Tensor:
         """Take one step and return the log-density before it."""
-        recorded = moments is not None
-        if recorded not in self._graphs:
-            self._capture(moments)
+        if self._is_recorded not in self._graphs:
+            self._capture()
         if step != self._next:
             self._step.fill_(step)
-        graph, value = self._graphs[recorded]
+        graph, value = self._graphs[self._is_recorded]
         graph.replay()
         self._next = step + 1
         return value
 
-    def _state(self, moments: _ops.Moments | None) -> list[Tensor]:
-        return [self._run.x, self._run.n_nonfinite, self._step, *(moments or ())]
+    @property
+    def _is_recorded(self) -> bool:
+        return self._run.state.moments is not None
 
-    def _capture(self, moments: _ops.Moments | None) -> None:
+    def _tensors(self) -> list[Tensor]:
+        return [*self._run.state.tensors(), self._step]
+
+    def _capture(self) -> None:
         run = self._run
-        before = [t.clone() for t in self._state(moments)]
+        before = [t.clone() for t in self._tensors()]
 
         def body() -> Tensor:
-            value = run.step_of_torch(self._step, moments)
+            value = run.kernel.step(run.state, self._step)
             self._step.add_(1)
             return value
 
@@ -67,20 +68,21 @@ class StepGraph:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=side):
             value = body()
-        for tensor, saved in zip(self._state(moments), before, strict=True):
-            tensor.copy_(saved)
-        self._graphs[moments is not None] = (graph, value)
+        self._put_back(before)
+        self._graphs[self._is_recorded] = (graph, value)
         self._next = -1
+
+    def _put_back(self, before: list[Tensor]) -> None:
+        for tensor, saved in zip(self._tensors(), before, strict=True):
+            tensor.copy_(saved)
 
     def _compare(self) -> None:
         run, first = self._run, self._run.next_step
-        saved = [t.clone() for t in self._state(None)]
-        replayed = [self.step(first, None).clone(), run.x.clone()]
-        for tensor, before in zip(self._state(None), saved, strict=True):
-            tensor.copy_(before)
-        eager = [run.step_of_torch(first, None), run.x.clone()]
-        for tensor, before in zip(self._state(None), saved, strict=True):
-            tensor.copy_(before)
+        saved = [t.clone() for t in self._tensors()]
+        replayed = [self.step(first).clone(), run.x.clone()]
+        self._put_back(saved)
+        eager = [run.kernel.step(run.state, first), run.x.clone()]
+        self._put_back(saved)
         self._next = -1
         same = (
             torch.equal(a.nan_to_num(), b.nan_to_num())
@@ -90,7 +92,7 @@ class StepGraph:
             raise RuntimeError("a replayed step differs from the same step taken eagerly")
 
 
-def graphed(run: _Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph | None:
+def graphed(run: Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph | None:
     """Return a captured step of ``run``, or None where a graph is of no use or not wanted.
 
     Raises:
@@ -98,7 +100,7 @@ def graphed(run: _Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph
         RuntimeError: ``wanted`` is True and the step cannot be captured.
 
     """
-    if wanted is False or run.native is not None:  # native runs are one launch a chunk
+    if wanted is False or run.native:  # native runs are one launch a chunk
         return None
     if run.x.device.type != "cuda":
         if wanted is True:

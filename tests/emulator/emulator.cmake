@@ -8,6 +8,6 @@ target_include_directories(pf_emulated PRIVATE csrc tests/emulator)
 target_compile_options(pf_emulated PRIVATE
   -O1 -g1 -ffp-contract=off -fno-math-errno -fno-trapping-math -mfma ${PF_EMULATOR_FLAGS})
 target_sources(_native PRIVATE $<TARGET_OBJECTS:pf_emulated>)
-target_compile_definitions(_native PRIVATE PF_WITH_EMULATOR PF_ONLY_BASELINE)
+target_compile_definitions(_native PRIVATE PF_WITH_EMULATOR)
 target_compile_options(_native PRIVATE -O1 -g1 ${PF_EMULATOR_FLAGS})
 target_link_options(_native PRIVATE ${PF_EMULATOR_FLAGS})

@@ -16,15 +16,18 @@ from pushforward._ops.arguments import (
     count,
     empty,
     is_plain,
+    rows,
     whole,
+    zeros,
 )
 from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
 from pushforward._ops.evaluate import log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
-from pushforward._ops.langevin_run import langevin_chunk, langevin_run_
+from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.moments import commit_, pooled_moments
 from pushforward._ops.noise import fill_
+from pushforward._ops.run import Counts, accept_, proposal_, run_chunk
 
 NativeHandle = _native.Target
 cpu_level = _native.cpu_level
@@ -33,8 +36,10 @@ cuda_architectures = _native.cuda_architectures
 __all__ = [
     "DEVICES",
     "MATH_FUNCTIONS",
+    "Counts",
     "Moments",
     "NativeHandle",
+    "accept_",
     "check_device",
     "check_tensor",
     "commit_",
@@ -48,13 +53,16 @@ __all__ = [
     "is_plain",
     "langevin",
     "langevin_",
-    "langevin_chunk",
     "langevin_run_",
     "log_density",
     "log_density_and_score",
     "pooled_moments",
+    "proposal_",
     "reverse_step",
     "reverse_step_",
+    "rows",
+    "run_chunk",
     "score",
     "whole",
+    "zeros",
 ]

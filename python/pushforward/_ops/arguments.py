@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -14,7 +16,10 @@ from torch.nn import Parameter
 
 from pushforward import _native
 
-Moments = tuple[Tensor, Tensor, Tensor]
+Moments = tuple[Tensor | int, ...]
+"""``(shift, sum, sum_of_squares)``, or with ``sum_at_batch, batch_squares`` and the int ``batch``:
+the struct ``Moments`` of ``csrc/core/view.hpp``."""
+
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
 _transforms_active = torch._C._are_functorch_transforms_active
@@ -85,6 +90,17 @@ def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     return out
 
 
+def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeroed memory of an eight-byte type.
+
+    The system zeroes a CPU's page by page as it is first touched: that needs none of torch's
+    threads, which a forked child would wait for in vain.
+    """
+    if device.type != "cpu":
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
+
+
 def is_plain(*tensors: Any) -> bool:
     """Whether the native module may be called at once: nothing to trace, nothing to differentiate.
 
@@ -145,6 +161,11 @@ def like(x: Any) -> Any:
     if isinstance(x, Tensor):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     return x
+
+
+def rows(x: Tensor) -> Tensor:
+    """Return ``x`` ``(n_chains, *event)`` as ``(n_chains, dim)``, for any number of chains."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def column(value: Tensor, x: Tensor) -> Tensor:

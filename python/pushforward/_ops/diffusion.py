@@ -21,6 +21,8 @@ from pushforward._ops.arguments import (
     threads,
 )
 
+_FORWARD = 6  # the noise contract's number of the purpose
+
 
 def diffuse(
     x: Tensor,
@@ -57,7 +59,7 @@ def diffuse(
     """
     if is_plain(x, mean_scale, std):
         out = like(x)
-        _native.diffuse(out, x, mean_scale, std, seed, chain_offset, threads())
+        _native.diffuse(out, x, mean_scale, std, seed, _FORWARD, 0, chain_offset, threads())
         return out
     a, b = coefficient(mean_scale, x, "mean_scale"), coefficient(std, x, "std")
     return torch.ops.pushforward.diffuse(x, a, b, seed, chain_offset)
@@ -73,7 +75,7 @@ def _diffuse_cpu(
     x: Tensor, mean_scale: Tensor, std: Tensor, seed: int, chain_offset: int
 ) -> Tensor:
     out = like(x)
-    _native.diffuse(out, x, mean_scale, std, seed, chain_offset, threads())
+    _native.diffuse(out, x, mean_scale, std, seed, _FORWARD, 0, chain_offset, threads())
     return out
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
-    Moments,
     changed,
     check_tensor,
     coefficient,
@@ -18,50 +17,12 @@ from pushforward._ops.arguments import (
     is_plain,
     library,
     no_grad_in_place,
-    threads,
 )
 from pushforward._ops.evaluate import TARGET, must_be_native
+from pushforward._ops.run import run_chunk, run_native
 
 if TYPE_CHECKING:
     from pushforward.targets import NativeTarget
-
-
-def langevin_chunk(
-    x: Tensor,
-    target: NativeTarget,
-    *,
-    step_size: Tensor | float,
-    beta: Tensor | float,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    n_nonfinite: Tensor,
-    steps_done: int = 0,
-    thin: int = 1,
-    draws: Tensor | None = None,
-    log_density: Tensor | None = None,
-    moments: Moments | None = None,
-) -> None:
-    """Run ``n_steps`` on a native target in place; the driver's form of :func:`langevin_run_`."""
-    handle = target.native(x)
-    _native.langevin_run(
-        x,
-        handle,
-        step_size,
-        beta,
-        seed,
-        first_step,
-        n_steps,
-        chain_offset,
-        steps_done,
-        thin,
-        draws,
-        log_density,
-        n_nonfinite,
-        moments,
-        threads(),
-    )
 
 
 def langevin_run_(
@@ -115,16 +76,16 @@ def langevin_run_(
     if n_nonfinite is None:
         n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64, device=x.device)
     if is_plain(x, step_size, beta):
-        langevin_chunk(
+        run_chunk(
+            "langevin",
             x,
             target,
-            step_size=step_size,
-            beta=beta,
+            {"step_size": step_size, "beta": beta},
             seed=seed,
             first_step=first_step,
             n_steps=n_steps,
             chain_offset=chain_offset,
-            n_nonfinite=n_nonfinite,
+            counts=(n_nonfinite, None, None, None),
         )
         return changed(x)
     no_grad_in_place("langevin_run", x)
@@ -170,21 +131,14 @@ def _langevin_run_cpu(
     chain_offset: int,
     n_nonfinite: Tensor,
 ) -> None:
-    target = _native.Target(kind, dim, n_components, parameters, *scalars)
-    _native.langevin_run(
+    run_native(
+        "langevin",
         x,
-        target,
-        step_size,
-        beta,
-        seed,
-        first_step,
-        n_steps,
-        chain_offset,
-        0,
-        1,
-        None,
-        None,
-        n_nonfinite,
-        None,
-        threads(),
+        _native.Target(kind, dim, n_components, parameters, *scalars),
+        {"step_size": step_size, "beta": beta},
+        seed=seed,
+        first_step=first_step,
+        n_steps=n_steps,
+        chain_offset=chain_offset,
+        counts=(n_nonfinite, None, None, None),
     )

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 
 @runtime_checkable
@@ -87,20 +88,57 @@ def as_target(target: Any) -> Target:
     )
 
 
-def evaluate(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the log-density and the score of a torch target at ``x``, detached.
+class _Raised(Exception):
+    """The target raised; its own exception is the cause."""
+
+
+_OF_A_ROW = (LinAlgError, ValueError)  # what one bad point makes a whole target raise
+
+
+def evaluate(
+    target: Target, x: Tensor, *, score: bool = True, row_by_row: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the log-density and the score of a target at ``x``, detached.
+
+    Args:
+        target: the law.
+        x: points ``(n_chains, *event)``.
+        score: whether the score is wanted; if not, the target needs no gradient, and the second
+            result is the first again.
+        row_by_row: evaluate each row for itself where the whole raises ``LinAlgError`` or a
+            distribution's ``ValueError``; rows that raise have log-density -infinity and score 0.
 
     Raises:
         ValueError: the target raised, returned no tensor, the wrong shape, or something that
             does not depend on ``x`` differentiably.
 
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        at = (x.clone() if x.is_inference() else x.detach()).requires_grad_()
+    try:
+        return _evaluate(target, x, score)
+    except _Raised as raised:
+        if not row_by_row or not isinstance(raised.__cause__, (LinAlgError, ValueError)):
+            raise ValueError(str(raised)) from raised.__cause__
+    value = torch.full(x.shape[:1], -torch.inf, dtype=x.dtype, device=x.device)
+    gradient = torch.zeros_like(x)
+    for i in range(len(x)):
+        try:
+            at_row = _evaluate(target, x[i : i + 1], score)
+        except _Raised as raised:
+            if not isinstance(raised.__cause__, _OF_A_ROW):
+                raise ValueError(str(raised)) from raised.__cause__
+            continue
+        value[i] = at_row[0][0]
+        gradient[i] = at_row[1][0] if score else 0.0
+    return value, gradient if score else value
+
+
+def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False), torch.set_grad_enabled(score):
+        at = (x.clone() if x.is_inference() else x.detach()).requires_grad_(score)
         try:
             value = target.log_density(at)
         except Exception as error:
-            raise ValueError(
+            raise _Raised(
                 f"target: expected a log-density of x with shape {tuple(x.shape)}, but it raised "
                 f"{type(error).__name__}: {error}"
             ) from error
@@ -111,13 +149,18 @@ def evaluate(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
                 f"target: expected a log-density of shape {tuple(x.shape[:1])} for x of shape "
                 f"{tuple(x.shape)}, got {tuple(value.shape)}"
             )
+        if not score:
+            value = value.detach().to(x.dtype)
+            return value, value
         if not value.requires_grad:
             raise ValueError(
                 "target: expected a log-density that depends on x differentiably, got one "
                 "without gradient"
             )
         try:
-            (score,) = torch.autograd.grad(value.sum(), at)
+            (gradient,) = torch.autograd.grad(value.sum(), at)
+        except LinAlgError as error:
+            raise _Raised(f"target: its gradient raised {error}") from error
         except RuntimeError as error:
             raise ValueError(f"target: its gradient raised {error}") from error
-    return value.detach().to(x.dtype), score.detach().to(x.dtype)
+    return value.detach().to(x.dtype), gradient.detach().to(x.dtype)

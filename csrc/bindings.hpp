@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files with the module's functions share: where a call runs, and how it gets there.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "arguments.hpp"
+#include "ops/ops.hpp"
+#include "tensor_view.hpp"
+
+namespace pf {
+
+// The ops of the CPU level that was chosen at import.
+extern const OpTable* cpu_ops;
+
+// Purposes of the noise contract; python/pushforward/random.py holds the public table.
+constexpr uint32_t kProposal = 1, kAccept = 2, kForward = 6, kReverse = 7, kMomentum = 8;
+
+// Where the tensors of a call are.
+inline Place place_of(const TensorView& x, int n_threads) {
+  if (x.device() < 0) return {n_threads, -1, nullptr};
+  if (cuda_table() == nullptr) {
+    throw std::runtime_error(std::string(x.name) + ": expected a tensor on the CPU, because this " +
+                             "build of pushforward has no CUDA backend (PF_CUDA=OFF or no nvcc " +
+                             "when it was built); got one on cuda:" + std::to_string(x.device()));
+  }
+  return {n_threads, x.device(), current_stream(x.device())};
+}
+
+template <class Params>
+void launch(void (*OpTable::*op)(const Params&), const Params& params) {
+  const OpTable& ops = params.place.device < 0 ? *cpu_ops : *cuda_table();
+  const py::gil_scoped_release unlocked;
+  (ops.*op)(params);
+}
+
+void bind_chains(py::module_& m);
+
+}  // namespace pf

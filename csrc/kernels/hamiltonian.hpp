@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// Moves with a velocity v and the score s of the target.
+//
+// Underdamped Langevin dynamics  dx = v dt,  dv = s(x) dt - gamma v dt + sqrt(2 gamma / beta) dW,
+// split as B A O A B (kick, drift, Ornstein-Uhlenbeck, drift, kick).
+// Hamiltonian dynamics by the leapfrog: kick, drift, kick.
+//
+// References: B. Leimkuhler and C. Matthews (2013), Rational construction of stochastic numerical
+// methods for molecular sampling, AMRX; R. M. Neal (2011), MCMC using Hamiltonian dynamics.
+#pragma once
+
+#include "core/math.hpp"
+
+namespace pf::PF_BACKEND {
+
+template <class Real>
+PF_HD Real kick(Real v, Real score, Real step_size) {
+  return fma(step_size, score, v);
+}
+template <class Real>
+PF_HD Real drift(Real x, Real v, Real step_size) {
+  return fma(step_size, v, x);
+}
+// The exact transition of dv = -gamma v dt + sqrt(2 gamma / beta) dW over a time h.
+template <class Real>
+struct Friction {
+  Real keep, noise;
+  PF_HD Friction(Real friction, Real step_size, Real beta) {
+    using T = typename Traits<Real>::Scalar;
+    keep = exp(-(friction * step_size));
+    // (1 - e^-2a) = -expm1(-2a) = tanh(a) (1 + e^-2a): no cancellation at small a
+    const Real twice = keep * keep;
+    noise = sqrt(tanh(friction * step_size) * (Real(T(1)) + twice) / beta);
+  }
+  PF_HD Real operator()(Real v, Real xi) const { return fma(noise, xi, keep * v); }
+};
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hamiltonian Monte Carlo on a native target: fresh momentum, leapfrog steps, accept.
+//
+// In the coordinates of the metric, x = L z, the momentum r is standard normal and
+//   H = -log pi(x) + |r|^2 / 2,  dx/dt = L r,  dr/dt = L' s(x)
+#include "kernels/hamiltonian.hpp"
+#include "kernels/metric.hpp"
+#include "kernels/metropolis.hpp"
+#include "ops/run_chains.hpp"
+
+namespace pf::PF_BACKEND {
+namespace {
+
+// A trajectory whose energy has grown by more than this has diverged.
+constexpr double kDivergence = 1000;
+
+template <class T, class Target, class D>
+class HmcMove {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Wide = typename Traits<Real>::Wide;
+  enum { kX, kScore, kProposed, kNextScore, kMomentum, kTurned, kWork };
+
+ public:
+  static constexpr int kRows = kWork + 2;
+  using Chain = Rows<Real, D, kRows>;
+
+  PF_HD HmcMove(const RunParams& p, const Target& target, const Tile& tile, D dim, Chain& rows)
+      : p_(p),
+        target_(target),
+        tile_(tile),
+        dim_(dim),
+        rows_(rows),
+        metric_(p.metric),
+        step_size_(tile.load(p.step_size)),
+        noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
+        accept_(tile.uniforms(p.accept, p.n_steps)) {
+    acceptance_.load(p.tallies, tile);
+    value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+  }
+
+  PF_HD Real value(bool) const { return value_; }
+  PF_HD Wide step(int64_t, bool) {
+    Real *x = rows_[kX], *score = rows_[kScore], *r = rows_[kMomentum];
+    Real *proposed = rows_[kProposed], *next_score = rows_[kNextScore];
+    noise_.begin_step(dim_);
+    accept_.begin_step(Dim<1>{1});
+    dim_.each([&](int64_t i) {
+      r[i] = noise_.at(i);
+      proposed[i] = x[i];
+      next_score[i] = score[i];
+    });
+    const Real kinetic = half_square(r);
+    const Real half_step = step_size_ * Real(T(0.5));
+    Real value = value_;
+    kick_momentum(half_step);
+    for (int64_t l = 0; l < p_.n_leapfrog; ++l) {
+      const bool last = l + 1 == p_.n_leapfrog;
+      drift_position();
+      value = evaluate_at(target_, proposed, next_score, rows_[kWork], dim_, last);
+      kick_momentum(last ? half_step : step_size_);
+    }
+    const Real log_ratio = (value - value_) + (kinetic - half_square(r));
+    const auto verdict = judge(log_ratio, accept_.at(0));
+    const auto nonfinite = dim_.of_chain(verdict.nonfinite);
+    if (any(nonfinite)) tile_.count_where(nonfinite, p_.tallies.n_nonfinite);
+    const auto diverged = dim_.of_chain(!(log_ratio >= Real(T(-kDivergence))));
+    if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
+    acceptance_.add(verdict.probability);
+    dim_.each([&](int64_t i) {
+      x[i] = select(verdict.refused, x[i], proposed[i]);
+      score[i] = select(verdict.refused, score[i], next_score[i]);
+    });
+    value_ = select(verdict.refused, value_, value);
+    return Wide(1.0);
+  }
+  PF_HD void finish() const { acceptance_.store(p_.tallies, tile_); }
+
+ private:
+  PF_HD Real half_square(const Real* r) const {
+    return row_dot<Real>(
+               dim_, [&](int64_t i) { return r[i]; }, [&](int64_t i) { return r[i]; }) *
+           Real(T(0.5));
+  }
+  PF_HD void kick_momentum(Real step_size) {
+    Real *r = rows_[kMomentum], *turned = rows_[kTurned];
+    metric_.pull(rows_[kNextScore], turned, dim_);
+    dim_.each([&](int64_t i) { r[i] = kick(r[i], turned[i], step_size); });
+  }
+  PF_HD void drift_position() {
+    Real *proposed = rows_[kProposed], *turned = rows_[kTurned];
+    metric_.push(rows_[kMomentum], turned, dim_);
+    dim_.each([&](int64_t i) { proposed[i] = drift(proposed[i], turned[i], step_size_); });
+  }
+
+  const RunParams& p_;
+  const Target& target_;
+  const Tile& tile_;
+  D dim_;
+  Chain& rows_;
+  Metric<T> metric_;
+  Real step_size_, value_;
+  typename Tile::Normals noise_;
+  typename Tile::Uniforms accept_;
+  TileAcceptance<T, D> acceptance_;
+};
+
+}  // namespace
+
+void hmc_run(const RunParams& p) {
+  run_chains<HmcMove, 8>(p, 2.0 * static_cast<double>(p.n_leapfrog));
+}
+
+}  // namespace pf::PF_BACKEND

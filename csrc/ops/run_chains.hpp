@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Many steps of a Markov kernel on a native target in one call: the state stays in registers, draws
+// and streaming statistics are taken on the way. A Move is the kernel:
+//
+//   kRows, kLargestOwn         rows of coordinates that it needs; the most it has registers for
+//   x()                        the state
+//   load(), store()            from memory and back
+//   value(wanted)              the log-density at the state before a step, if wanted
+//   step(k, wanted)            takes step k; 1 for the chains whose state counts, else 0
+#pragma once
+
+#include "backend/backend.hpp"
+#include "ops/ops.hpp"
+#include "ops/with_target.hpp"
+
+namespace pf::PF_BACKEND {
+
+// The streaming sums of one tile, taken from memory at the start and put back at the end. What is
+// only touched at the end of a batch stays in memory.
+template <class T, class D>
+class TileMoments {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Wide = typename Traits<Real>::Wide;
+
+ public:
+  static constexpr int64_t kBytesPerDim = 3 * sizeof(Wide);
+
+  PF_HD TileMoments(const Moments& moments, const Tile& tile, D dim, Real* spare)
+      : moments_(moments),
+        tile_(tile),
+        dim_(dim),
+        shift_(tile.template array<Wide>(0)),
+        sum_(tile.template array<Wide>(dim * kBytesPerDim / 3)),
+        squares_(tile.template array<Wide>(dim * kBytesPerDim / 3 * 2)) {
+    if (!wanted()) return;
+    tile.load_rows(static_cast<const T*>(moments.shift), dim, spare);
+    dim.each([&](int64_t i) { shift_[i] = to_wide(spare[i]); });
+    tile.load_rows(moments.sum, dim, sum_);
+    tile.load_rows(moments.sum_of_squares, dim, squares_);
+  }
+  PF_HD bool wanted() const { return moments_.sum != nullptr; }
+  // weight: 1 for the chains whose state counts, 0 for the others
+  PF_HD void add(const Real* x, Wide weight) const {
+    dim_.each([&](int64_t i) {
+      const Wide off = (to_wide(x[i]) - shift_[i]) * weight;
+      sum_[i] = sum_[i] + off;
+      squares_[i] = fma(off, off, squares_[i]);
+    });
+  }
+  // After `n` steps in all.
+  PF_HD void close_batch(int64_t n) const {
+    const Moments& m = moments_;
+    if (m.batch == 0 || n % m.batch != 0) return;
+    dim_.each([&](int64_t i) {
+      const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
+      const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
+      tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
+      tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
+    });
+  }
+  PF_HD void put_back() const {
+    tile_.store_rows(moments_.sum, dim_, sum_);
+    tile_.store_rows(moments_.sum_of_squares, dim_, squares_);
+  }
+
+ private:
+  Moments moments_;
+  const Tile& tile_;
+  D dim_;
+  typename Tile::template Array<Wide> shift_, sum_, squares_;
+};
+
+// The acceptance probabilities of one tile.
+template <class T, class D>
+class TileAcceptance {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Wide = typename Traits<Real>::Wide;
+
+ public:
+  PF_HD void load(const Tallies& tallies, const Tile& tile) {
+    sum_ = tile.load_values(static_cast<const double*>(tallies.accepted));
+    squares_ = tile.load_values(static_cast<const double*>(tallies.accepted_squares));
+  }
+  PF_HD void add(Real probability) {
+    const Wide p = to_wide(probability);
+    sum_ = sum_ + p;
+    squares_ = fma(p, p, squares_);
+  }
+  PF_HD void store(const Tallies& tallies, const Tile& tile) const {
+    tile.store(tallies.accepted, sum_);
+    tile.store(tallies.accepted_squares, squares_);
+  }
+
+ private:
+  Wide sum_, squares_;
+};
+
+template <template <class, class, class> class Move, class T, class Target, class D>
+struct RunChains {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Kernel = Move<T, Target, D>;
+  using Chain = Rows<Real, D, Kernel::kRows>;
+  RunParams p;
+  Target target;
+  D dim;
+
+  PF_HD int64_t moment_bytes() const {
+    return p.moments.sum != nullptr ? dim * TileMoments<T, D>::kBytesPerDim : 0;
+  }
+  int64_t scratch_bytes() const { return moment_bytes() + dim * Chain::kBytesPerDim; }
+
+  PF_HD void operator()(const Tile& tile) const {
+    Chain rows(reinterpret_cast<Real*>(tile.scratch + moment_bytes()), dim);
+    const TileMoments<T, D> moments(p.moments, tile, dim, rows[0]);
+    tile.load_rows(static_cast<const T*>(p.x), dim, rows[0]);
+    Kernel kernel(p, target, tile, dim, rows);
+    T* draws = static_cast<T*>(p.draws);
+    T* log_density = static_cast<T*>(p.log_density);
+    int64_t until_kept = p.thin - p.steps_done % p.thin;
+    bool owed = false;  // the last state was kept and its log-density is still to be written
+
+    for (int64_t k = 0;; ++k) {
+      if (k == p.n_steps && !owed) break;
+      const Real value = kernel.value(owed);
+      if (owed) {
+        tile.store(log_density, value);
+        log_density += p.n_chains;
+        owed = false;
+      }
+      if (k == p.n_steps) break;
+      const bool kept = --until_kept == 0;
+      const auto counts = kernel.step(k, kept && log_density != nullptr);
+      if (moments.wanted()) {
+        moments.add(rows[0], counts);
+        moments.close_batch(p.steps_done + k + 1);
+      }
+      if (kept) {
+        until_kept = p.thin;
+        if (draws != nullptr) {
+          tile.store_rows(draws, dim, rows[0]);
+          draws += p.n_chains * dim;
+          owed = log_density != nullptr;
+        }
+      }
+    }
+    tile.store_rows(static_cast<T*>(p.x), dim, rows[0]);
+    kernel.finish();
+    if (moments.wanted()) moments.put_back();
+  }
+};
+
+template <template <class, class, class> class Move, int kLargestOwn>
+static void run_chains(const RunParams& p, double steps_cost) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    with_target<T, kLargestOwn>(p.target, [&](const auto& target, auto dim) {
+      using D = decltype(dim);
+      using Run = RunChains<Move, T, value_type<decltype(target)>, D>;
+      const Run run{p, target, dim};
+      const double cost =
+          2.0 * steps_cost * static_cast<double>(p.n_chains) * static_cast<double>(p.n_steps * dim);
+      for_each_chain<T, D>(p.n_chains, run.scratch_bytes(), p.place, cost, run);
+    });
+  });
+}
+
+// 1 for the chains that are not refused.
+template <class Real>
+PF_HD typename Traits<Real>::Wide weight_of(typename Traits<Real>::Mask refused) {
+  using T = typename Traits<Real>::Scalar;
+  if (!any(refused)) return typename Traits<Real>::Wide(1.0);
+  return to_wide(select(refused, Real(T(0)), Real(T(1))));
+}
+
+}  // namespace pf::PF_BACKEND

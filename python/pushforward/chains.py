@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run of Markov chains returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pushforward import diagnostics
+from pushforward.mcmc import Kernel
+
+if TYPE_CHECKING:
+    import arviz
+    from matplotlib.figure import Figure
+
+__all__ = ["Chains"]
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """What :func:`pushforward.sample` returns.
+
+    Attributes:
+        x: state after the last step, ``(n_chains, *event)``.
+        draws: kept states ``(n_kept, n_chains, *event)``, or None unless ``store="draws"``.
+        log_density: the target's log-density at them, ``(n_kept, n_chains)``, or None.
+        mean: mean over all steps and chains after the burn-in, float64, shape ``event``; None
+            with ``store="last"``.
+        var: variance likewise.
+        kernel: the kernel with what a warm-up found and what it needs to go on.
+        accept_rate: each chain's mean acceptance probability ``min(1, r)`` over the steps after the
+            burn-in, float64 ``(n_chains,)``; None for kernels that refuse nothing.
+        accept_var: variance of that probability from step to step, likewise.
+        n_nonfinite: how often each chain's step left the finite numbers and was not taken, int64
+            ``(n_chains,)``. Such a step repeats the state in ``draws``; kernels that accept or
+            refuse count it as refused, the others leave it out of ``mean`` and ``var``.
+        n_divergent: how many trajectories after the burn-in diverged, int64 ``(n_chains,)``.
+        seed: the seed that was used.
+        first_step: index of the first step.
+        next_step: index of the step that comes next: pass it as ``first_step`` to go on.
+        n_steps: number of steps done after the burn-in.
+        interrupted: whether Ctrl-C was pressed during the run or the callback ended it early. A
+            loop around :func:`pushforward.sample` should look at it, since Ctrl-C raises nothing.
+        path: where draws were streamed to with ``store=Path(...)``, or None.
+        tallies: the streaming sums that ``rhat``, ``ess`` and ``mcse`` use where draws were not
+            kept, or None.
+        covariance: streaming covariance over all steps and chains, float64 ``(dim, dim)``, where
+            ``sample(..., covariance=True)`` asked for it; see :attr:`cov`.
+
+    """
+
+    x: Tensor
+    draws: Tensor | None
+    log_density: Tensor | None
+    mean: Tensor | None
+    var: Tensor | None
+    kernel: Kernel
+    accept_rate: Tensor | None
+    accept_var: Tensor | None
+    n_nonfinite: Tensor
+    n_divergent: Tensor
+    seed: int
+    first_step: int
+    next_step: int
+    n_steps: int
+    interrupted: bool
+    path: Path | None = None
+    tallies: diagnostics.Tallies | None = field(default=None, repr=False)
+    covariance: Tensor | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        kept = 0 if self.draws is None else len(self.draws)
+        return (
+            f"Chains(x={tuple(self.x.shape)}, n_steps={self.n_steps}, n_kept={kept}, "
+            f"seed={self.seed}, next_step={self.next_step}"
+            + (", interrupted)" if self.interrupted else ")")
+        )
+
+    @cached_property
+    def cov(self) -> Tensor | None:
+        """Covariance of the flattened coordinates, float64 ``(dim, dim)``.
+
+        Over all steps where ``sample(..., covariance=True)`` added it up, else over the kept draws;
+        None where there is neither.
+        """
+        if self.covariance is not None or self.draws is None:
+            return self.covariance
+        rows = self.draws.flatten(2).flatten(0, 1).double()
+        away = rows - rows.mean(0)
+        return away.mT @ away / max(len(rows) - 1, 1)
+
+    @cached_property
+    def rhat(self) -> Tensor | None:
+        """Convergence of each coordinate, shape ``event``; near 1 is good, above 1.01 is not.
+
+        Rank-normalised and split where draws were kept, split from streaming sums otherwise; None
+        with ``store="last"`` or where there are too few steps.
+        """
+        if self._has_draws:
+            return diagnostics.rhat(self._draws)
+        return None if self.tallies is None else diagnostics.streaming_rhat(self.tallies)
+
+    @cached_property
+    def ess(self) -> Tensor | None:
+        """Effective number of draws of each coordinate, shape ``event``.
+
+        The bulk's where draws were kept, by batch means otherwise; None likewise.
+        """
+        if self._has_draws:
+            return diagnostics.ess(self._draws)
+        return None if self.tallies is None else diagnostics.streaming_ess(self.tallies)
+
+    @cached_property
+    def mcse(self) -> Tensor | None:
+        """Standard error of :attr:`mean`, shape ``event``; None likewise."""
+        if self.tallies is not None:
+            return diagnostics.streaming_mcse(self.tallies)
+        return diagnostics.mcse(self._draws) if self._has_draws else None
+
+    @property
+    def _has_draws(self) -> bool:
+        return self.draws is not None and len(self.draws) >= 4
+
+    @property
+    def _draws(self) -> Tensor:
+        if self.draws is None:
+            raise ValueError(
+                'draws: expected a run with store="draws", got one that kept none'
+                + ("" if self.path is None else f"; those on disk are in {self.path}")
+            )
+        return self.draws
+
+    def summary(self) -> diagnostics.Summary:
+        """Return a table of mean, spread, quantiles, errors, ESS and R-hat of each coordinate.
+
+        Raises:
+            ValueError: no draws were kept.
+
+        Example:
+            >>> import pushforward as pf, torch
+            >>> law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+            >>> chains = pf.sample(law, pf.MALA(0.8), torch.zeros(8, 2), n_steps=200, seed=0)
+            >>> table = chains.summary()
+
+        """
+        return diagnostics.summary(self._draws)
+
+    def to_arviz(self, name: str = "x") -> arviz.InferenceData:
+        """Return the draws as ArviZ takes them: one variable, dimensions chain and draw first.
+
+        Args:
+            name: of the variable.
+
+        Raises:
+            ValueError: no draws were kept.
+            ImportError: ArviZ is not installed.
+
+        """
+        try:
+            import arviz
+        except ImportError as error:
+            raise ImportError("to_arviz needs ArviZ: pip install pushforward[arviz]") from error
+        posterior = {name: self._draws.transpose(0, 1).cpu().numpy()}
+        groups: dict[str, Any] = {"posterior": posterior}
+        if self.log_density is not None:
+            groups["sample_stats"] = {"lp": self.log_density.mT.cpu().numpy()}
+        try:
+            return arviz.from_dict(groups)  # ArviZ 1 takes one dict of groups
+        except TypeError:
+            return arviz.from_dict(**groups)
+
+    def plot(self, max_coordinates: int = 6, max_chains: int = 8) -> Figure:
+        """Return a figure: the trace and the histogram of each of the first coordinates.
+
+        Args:
+            max_coordinates: how many coordinates are shown at most.
+            max_chains: how many chains a trace shows at most.
+
+        Raises:
+            ValueError: no draws were kept.
+            ImportError: matplotlib is not installed.
+
+        """
+        from pushforward.plotting import trace_plot
+
+        return trace_plot(self._draws, max_coordinates, max_chains)
+
+
+def chains_warning(n_bad: int, n_chains: int) -> str:
+    """Return what to say of chains that left the finite numbers."""
+    return (
+        f"{n_bad} of {n_chains} chains left the finite numbers; their steps were not taken and are "
+        "counted in n_nonfinite (a smaller step_size may help)"
+    )
+
+
+def variance_of(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    """Return the variance of ``n`` terms from their sum and the sum of their squares."""
+    if n < 2:
+        return torch.full_like(total, torch.nan)
+    return ((squares - total.square() / n) / (n - 1)).clamp(min=0)

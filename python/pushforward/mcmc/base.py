@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the driver asks of a Markov chain kernel, and what kernels share."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from pushforward import _ops
+from pushforward.targets import NativeTarget, Target
+from pushforward.targets.torch_targets import evaluate
+
+Native = tuple[str, dict[str, Any]]
+"""The name of a native run and its parameters."""
+
+
+@dataclass(eq=False)
+class State:
+    """What a run changes as it goes.
+
+    Attributes:
+        target: the law.
+        x: state ``(n_chains, *event)``, changed in place.
+        seed: of the run.
+        chain_offset: global index of the first chain.
+        counts: counts and sums of each chain.
+        moments: the streaming sums, or None while nothing is recorded.
+        memory: tensors that a kernel keeps from step to step, by name.
+
+    """
+
+    target: Target
+    x: Tensor
+    seed: int
+    chain_offset: int
+    counts: _ops.Counts
+    moments: _ops.Moments | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+    def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
+        """Return the log-density and the score at ``x``; rows that raise are -infinity."""
+        return evaluate(self.target, x, score=score, row_by_row=True)
+
+    def where(self, step: int | Tensor) -> dict[str, Any]:
+        """Return the arguments that say which noise a step reads."""
+        return {"seed": self.seed, "step": step, "chain_offset": self.chain_offset}
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors that a step changes."""
+        moments = [t for t in self.moments or () if isinstance(t, Tensor)]
+        return [self.x, *self.counts.tensors(), *moments, *self.memory.values()]
+
+
+class Kernel(ABC):
+    """A Markov kernel: a frozen description. The run's changing parts are in a :class:`State`."""
+
+    target_accept: ClassVar[float | None] = None
+    """Mean acceptance probability that a warm-up aims at; None if there is nothing to adapt."""
+
+    name: ClassVar[str]
+    """Of the native run."""
+
+    @abstractmethod
+    def prepare(self, x: Tensor) -> Kernel:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+
+    @abstractmethod
+    def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+
+    def runs_on(self, target: Target) -> bool:
+        """Whether whole runs on ``target`` are native."""
+        return isinstance(target, NativeTarget)
+
+    def begin(self, state: State) -> None:  # noqa: B027  # most kernels remember nothing
+        """Fill the state's memory before the first step."""
+
+    def found(self) -> dict[str, Tensor]:
+        """Return what a warm-up has found, as a checkpoint holds it."""
+        return {}
+
+    def with_found(self, found: Mapping[str, Tensor]) -> Kernel:
+        """Return the kernel with what a checkpoint held."""
+        return self._with(**found)
+
+    @abstractmethod
+    def step(self, state: State, step: int | Tensor) -> Tensor:
+        """Take one step on a torch target, in place; return the log-density before it."""
+
+    @abstractmethod
+    def log_density(self, state: State) -> Tensor:
+        """Return the log-density at the state of a run on a torch target."""
+
+    def finished(self, state: State) -> Kernel:
+        """Return the kernel with what it needs to go on from the state."""
+        return self
+
+    def _with(self, **changes: Any) -> Self:
+        """Return a copy with other parameters, which are known to be right."""
+        other = copy(self)
+        for name, value in changes.items():
+            object.__setattr__(other, name, value)
+        return other
+
+
+class Metropolised(Kernel):
+    """A kernel that accepts or refuses: it remembers the log-density (and score) at its state."""
+
+    uses_score: ClassVar[bool] = True
+
+    def begin(self, state: State) -> None:
+        """Evaluate the target at the start."""
+        value, score = state.evaluate(state.x, score=self.uses_score)
+        state.memory["log_density"] = value.clone()
+        if self.uses_score:
+            state.memory["score"] = score.clone()
+
+    def log_density(self, state: State) -> Tensor:
+        """Return the log-density at the state."""
+        return state.memory["log_density"]
+
+
+def check_positive(value: Any, name: str) -> None:
+    """Raise unless ``value`` is a positive number, or a tensor of one value or one a chain."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point() or value.ndim > 1:
+            raise ValueError(
+                f"{name}: expected a floating point tensor of shape () or (n_chains,), got "
+                f"{value.dtype} of shape {tuple(value.shape)}"
+            )
+        if not bool((value.isfinite() & (value > 0)).all()):
+            raise ValueError(f"{name}: expected positive finite values, got {value}")
+    elif isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+    elif not (math.isfinite(float(value)) and float(value) > 0):
+        raise ValueError(f"{name}: expected a positive finite number, got {float(value)}")
+
+
+def per_chain(value: Tensor | float, x: Tensor, name: str) -> Tensor | float:
+    """Return a coefficient in the type of ``x``: a number, or one value a chain."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    if value.ndim == 1 and len(value) != len(x):
+        raise ValueError(
+            f"{name}: expected one value a chain, shape ({len(x)},), got {tuple(value.shape)}"
+        )
+    converted = value.detach().to(x)
+    check_positive(converted, name)  # a positive float64 may be zero in float32
+    return converted
+
+
+def held(value: Any) -> Any:
+    """Return a copy of a tensor that the caller may change later; other values as they are."""
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def chosen_step(step_size: Tensor | float | None, kernel: Kernel) -> Tensor | float:
+    """Return the step size; raise ValueError if it was left for a warm-up to find."""
+    if step_size is None:
+        raise ValueError(
+            f"step_size: expected one for {type(kernel).__name__}, since warmup is 0, got None"
+        )
+    return step_size
+
+
+def mean_of(step_size: Tensor | float | None, otherwise: float) -> float:
+    """Return the mean of the step sizes that were given, if any were."""
+    if step_size is None:
+        return otherwise
+    return float(torch.as_tensor(step_size).double().mean())
+
+
+def as_double(value: Tensor | float) -> Tensor:
+    """Return a parameter as a checkpoint holds it; numbers are 0-d."""
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+
+def as_given(found: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
+    """Return parameters from a checkpoint; 0-d ones are numbers."""
+    return {name: float(v) if v.ndim == 0 else v for name, v in found.items()}
+
+
+def column(value: Tensor | float, x: Tensor) -> Tensor | float:
+    """Shape one value a chain so that it broadcasts over the rows of ``x``."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.reshape(-1, *[1] * (x.ndim - 1))
+    return value
+
+
+def normals(state: State, step: int | Tensor, purpose: int) -> Tensor:
+    """Return the standard normals of a step, like the state."""
+    zeros = torch.zeros_like(state.x)
+    _ops.proposal_(zeros, zeros, scale=1.0, purpose=purpose, **state.where(step))
+    return zeros

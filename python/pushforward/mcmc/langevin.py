@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Langevin dynamics without correction: overdamped, annealed, underdamped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from pushforward import _ops, random
+from pushforward.mcmc.base import (
+    Kernel,
+    State,
+    check_positive,
+    column,
+    held,
+    normals,
+    per_chain,
+)
+
+
+class _Unadjusted(Kernel):
+    """A kernel that takes each finite proposal."""
+
+    def log_density(self, state: State) -> Tensor:
+        """Return the log-density at the state."""
+        return state.evaluate(state.x)[0]
+
+    def _commit(self, state: State, proposed: Tensor) -> None:
+        moments = state.moments
+        _ops.commit_(state.x, proposed, state.counts.n_nonfinite, moments and moments[:3])
+
+
+@dataclass(frozen=True, eq=False)
+class Langevin(_Unadjusted):
+    r"""Overdamped Langevin dynamics without correction (eq 119, 122).
+
+    .. math:: x' = x + h\,\nabla\log\pi(x) + \sqrt{2h/\beta}\;\xi
+
+    The law it leaves invariant differs from ``pi**beta`` at order ``h``: on ``U = x**2 / 2`` its
+    variance is ``1 / (1 - h / 2)``.
+
+    Args:
+        step_size: ``h > 0``, a number or one value a chain, shape ``(n_chains,)``.
+        beta: inverse temperature, likewise.
+
+    Raises:
+        TypeError: a parameter is neither a number nor a tensor.
+        ValueError: a parameter is not positive and finite.
+
+    Reference: G. Parisi (1981), Correlation functions and computer simulations, Nucl. Phys. B 180.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.Langevin(step_size=0.1)
+        Langevin(step_size=0.1, beta=1.0)
+
+    """
+
+    step_size: Tensor | float
+    beta: Tensor | float = 1.0
+    name: ClassVar[str] = "langevin"
+
+    def __post_init__(self) -> None:
+        for name in ("step_size", "beta"):
+            check_positive(getattr(self, name), name)
+            object.__setattr__(self, name, held(getattr(self, name)))
+
+    def prepare(self, x: Tensor) -> Langevin:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+        return Langevin(per_chain(self.step_size, x, "step_size"), per_chain(self.beta, x, "beta"))
+
+    def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+        return {"step_size": self.step_size, "beta": self.beta}
+
+    def step(self, state: State, step: int | Tensor) -> Tensor:
+        """Take one step on a torch target."""
+        value, score = state.evaluate(state.x)
+        proposed = _ops.langevin(
+            state.x, score, step_size=self.step_size, beta=self.beta, **state.where(step)
+        )
+        self._commit(state, proposed)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class AnnealedLangevin(_Unadjusted):
+    r"""Langevin dynamics at a temperature that changes from step to step (eq 121).
+
+    .. math:: x_{k+1} = x_k + h\,\nabla\log\pi(x_k) + \sqrt{2h/\beta_k}\;\xi_k
+
+    Args:
+        step_size: ``h > 0``, a number or one value a chain.
+        betas: the schedule: a sequence or a tensor ``(n_steps,)``, whose last value goes on, or a
+            function from the index of a step to a number. Positive and finite.
+
+    Raises:
+        TypeError: a parameter has the wrong type.
+        ValueError: a value is not positive and finite, or the schedule is empty.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> law = pf.targets.DoubleWell(1, mu=-4.0, b=1.0)
+        >>> kernel = pf.AnnealedLangevin(step_size=0.01, betas=torch.linspace(0.1, 5.0, 200))
+        >>> pf.sample(law, kernel, torch.zeros(10, 1), n_steps=200, store="last", seed=0).x.shape
+        torch.Size([10, 1])
+
+    """
+
+    step_size: Tensor | float
+    betas: Sequence[float] | Tensor | Callable[[int], float]
+    name: ClassVar[str] = "langevin"
+
+    def __post_init__(self) -> None:
+        check_positive(self.step_size, "step_size")
+        object.__setattr__(self, "step_size", held(self.step_size))
+        if callable(self.betas):
+            return
+        betas = torch.as_tensor(self.betas, dtype=torch.float64).detach().clone()
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"betas: expected shape (n_steps,), got {tuple(betas.shape)}")
+        check_positive(betas, "betas")
+        object.__setattr__(self, "betas", betas)
+
+    def prepare(self, x: Tensor) -> AnnealedLangevin:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+        betas = self.betas.to(x.device) if isinstance(self.betas, Tensor) else self.betas
+        return AnnealedLangevin(per_chain(self.step_size, x, "step_size"), betas)
+
+    def schedule(self, first_step: int, n_steps: int) -> Tensor:
+        """Return the inverse temperatures of the steps, float64 ``(n_steps,)``."""
+        if isinstance(self.betas, Tensor):
+            steps = torch.arange(first_step, first_step + n_steps, device=self.betas.device)
+            return self.betas[steps.clamp(max=len(self.betas) - 1)]
+        at = cast("Callable[[int], float]", self.betas)  # what __post_init__ has left
+        values = [float(at(k)) for k in range(first_step, first_step + n_steps)]
+        betas = torch.tensor(values, dtype=torch.float64)
+        check_positive(betas, "betas")
+        return betas
+
+    def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+        betas = self.schedule(first_step, n_steps).to(state.x.device)
+        return {"step_size": self.step_size, "betas": betas}
+
+    def step(self, state: State, step: int | Tensor) -> Tensor:
+        """Take one step on a torch target."""
+        value, score = state.evaluate(state.x)
+        if isinstance(step, Tensor):  # in a captured graph: the step is in the GPU's memory
+            if not isinstance(self.betas, Tensor):
+                raise TypeError("betas: expected a tensor in a CUDA graph, got a function")
+            beta = self.betas[step.clamp(max=len(self.betas) - 1)].to(state.x.dtype)
+        else:
+            beta = self.schedule(step, 1)[0].to(state.x.dtype)
+        proposed = _ops.langevin(
+            state.x, score, step_size=self.step_size, beta=beta, **state.where(step)
+        )
+        self._commit(state, proposed)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class UnderdampedLangevin(_Unadjusted):
+    r"""Langevin dynamics with a velocity, split as B A O A B.
+
+    .. math:: dx = v\,dt, \qquad dv = \nabla\log\pi(x)\,dt - \gamma v\,dt + \sqrt{2\gamma/\beta}\,dW
+
+    Its law differs from ``pi**beta`` at order ``step_size**2``; on a Gaussian the law of the
+    positions is exact. A run's result holds the kernel with the velocity it ended with, so that it
+    can go on.
+
+    Args:
+        step_size: length of a step in time, positive, a number or one value a chain.
+        friction: ``gamma``, likewise.
+        beta: inverse temperature, likewise.
+        velocity: at the start, like the state; by default drawn from ``N(0, 1 / beta)``.
+
+    Raises:
+        TypeError: a parameter is neither a number nor a tensor.
+        ValueError: a parameter is not positive and finite, or the velocity has another shape.
+
+    Reference: B. Leimkuhler and C. Matthews (2013), Rational construction of stochastic numerical
+    methods for molecular sampling, Applied Mathematics Research eXpress.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+        >>> kernel = pf.UnderdampedLangevin(step_size=0.5, friction=1.0)
+        >>> chains = pf.sample(law, kernel, law.sample(1000, seed=0), n_steps=100, seed=1)
+        >>> bool((chains.var - 1).abs().max() < 0.1)
+        True
+
+    """
+
+    step_size: Tensor | float
+    friction: Tensor | float
+    beta: Tensor | float = 1.0
+    velocity: Tensor | None = None
+    name: ClassVar[str] = "underdamped"
+
+    def __post_init__(self) -> None:
+        for name in ("step_size", "friction", "beta"):
+            check_positive(getattr(self, name), name)
+            object.__setattr__(self, name, held(getattr(self, name)))
+        object.__setattr__(self, "velocity", held(self.velocity))
+
+    def prepare(self, x: Tensor) -> UnderdampedLangevin:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+        if self.velocity is not None:
+            if self.velocity.shape != x.shape:
+                raise ValueError(
+                    f"velocity: expected the shape of x, {tuple(x.shape)}, got "
+                    f"{tuple(self.velocity.shape)}"
+                )
+            if not bool(self.velocity.isfinite().all()):
+                raise ValueError("velocity: expected finite values, got inf or nan")
+        return self._with(
+            step_size=per_chain(self.step_size, x, "step_size"),
+            friction=per_chain(self.friction, x, "friction"),
+            beta=per_chain(self.beta, x, "beta"),
+            velocity=None if self.velocity is None else self.velocity.to(x),
+        )
+
+    def begin(self, state: State) -> None:
+        """Draw the first velocity, unless there is one."""
+        if self.velocity is not None:
+            velocity = self.velocity.clone()
+        else:
+            velocity = torch.zeros_like(state.x)
+            _ops.proposal_(
+                velocity,
+                velocity,
+                scale=1.0,
+                seed=state.seed,
+                step=0,
+                purpose=random.PURPOSES["init"],
+                chain_offset=state.chain_offset,
+            )
+            velocity = velocity / torch.as_tensor(column(self.beta, state.x)).sqrt()
+        state.memory["velocity"] = velocity.contiguous()
+
+    def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+        return {
+            "step_size": self.step_size,
+            "friction": self.friction,
+            "beta": self.beta,
+            "velocity": state.memory["velocity"],
+        }
+
+    def step(self, state: State, step: int | Tensor) -> Tensor:
+        """Take one step on a torch target."""
+        x, velocity = state.x, state.memory["velocity"]
+        h, beta = column(self.step_size, x), column(self.beta, x)
+        value, score = state.evaluate(x)
+        angle = torch.as_tensor(h * column(self.friction, x), dtype=torch.float64)
+        keep = torch.exp(-angle).to(x.dtype)
+        spread = (-torch.expm1(-2 * angle) / beta).sqrt().to(x.dtype)
+        v = velocity + 0.5 * h * score
+        halfway = x + 0.5 * h * v
+        v = keep * v + spread * normals(state, step, random.PURPOSES["momentum"])
+        proposed = halfway + 0.5 * h * v
+        v = v + 0.5 * h * state.evaluate(proposed)[1]
+        # a step is taken whole or not at all
+        finite = _ops.rows(proposed.isfinite() & v.isfinite()).all(1)
+        finite = finite.reshape(-1, *[1] * (x.ndim - 1))
+        proposed = torch.where(finite, proposed, torch.nan)
+        velocity.copy_(torch.where(finite, v, velocity))
+        self._commit(state, proposed)
+        return value
+
+    def finished(self, state: State) -> UnderdampedLangevin:
+        """Return the kernel with the last velocity."""
+        return self._with(velocity=state.memory["velocity"])

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proposals of Metropolis-Hastings that are not symmetric."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward import _ops, random
+from pushforward.mcmc.base import State, check_positive, held, normals
+from pushforward.targets import NativeTarget
+
+_LOG_NORMAL, _AUTOREGRESSIVE = 1, 2  # ProposalKind in csrc/ops/ops.hpp
+
+
+@dataclass(frozen=True, eq=False)
+class LogNormal:
+    r"""A multiplicative random walk, for positive states: ``y = x exp(scale * xi)``.
+
+    Args:
+        scale: standard deviation of ``log y``, a positive number.
+
+    Raises:
+        TypeError: ``scale`` is no number.
+        ValueError: it is not positive and finite, or a state is not positive.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.mcmc.LogNormal(scale=0.5)
+        LogNormal(scale=0.5)
+
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        check_positive(self.scale, "scale")
+        object.__setattr__(self, "scale", float(self.scale))
+
+    def prepare(self, x: Tensor) -> LogNormal:
+        """Return the proposal after checking that all states are positive."""
+        if not bool((x > 0).all()):
+            bad = _ops.rows(~(x > 0)).any(1).nonzero()[:, 0]
+            raise ValueError(
+                f"x: expected positive states for LogNormal, got others in {len(bad)} chains, the "
+                f"first being {bad[:5].tolist()}"
+            )
+        return self
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+        return {"proposal": _LOG_NORMAL, "step_size": self.scale}
+
+    def propose(self, state: State, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Return proposals and ``log q(x | y) - log q(y | x)``."""
+        moved = self.scale * normals(state, step, random.PURPOSES["proposal"])
+        return state.x * moved.exp(), _ops.rows(moved).sum(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Autoregressive:
+    r"""A step towards a center and fresh noise, reversible for ``N(center, scale**2)``.
+
+    .. math:: y = c + \rho\,(x - c) + \sqrt{1-\rho^2}\;\sigma\,\xi
+
+    For a target that has a density with respect to that Gaussian, the acceptance does not fall
+    with the number of coordinates.
+
+    Args:
+        persistence: ``rho``, between -1 and 1.
+        scale: ``sigma``, a positive number or a tensor ``(dim,)``.
+        center: ``c``, a number or a tensor ``(dim,)``.
+
+    Raises:
+        TypeError: a parameter has the wrong type.
+        ValueError: a parameter is out of range or has the wrong shape.
+
+    Reference: S. L. Cotter et al. (2013), MCMC methods for functions, Statistical Science 28.
+
+    Example:
+        >>> import pushforward as pf
+        >>> pf.mcmc.Autoregressive(persistence=0.9, scale=2.0)
+        Autoregressive(persistence=0.9, scale=2.0, center=0.0)
+
+    """
+
+    persistence: float
+    scale: Tensor | float = 1.0
+    center: Tensor | float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(self.scale, "scale")
+        if isinstance(self.persistence, bool) or not hasattr(self.persistence, "__float__"):
+            raise TypeError(
+                f"persistence: expected a number, got {type(self.persistence).__name__}"
+            )
+        if not -1 < float(self.persistence) < 1:
+            raise ValueError(f"persistence: expected -1 < persistence < 1, got {self.persistence}")
+        center = torch.as_tensor(self.center, dtype=torch.float64)
+        if center.ndim > 1 or not bool(center.isfinite().all()):
+            raise ValueError("center: expected a finite number or tensor of shape (dim,)")
+        for name in ("scale", "center"):
+            object.__setattr__(self, name, held(getattr(self, name)))
+
+    def prepare(self, x: Tensor) -> Autoregressive:
+        """Return the proposal with one scale and one center a coordinate, in the type of ``x``."""
+        dim = math.prod(x.shape[1:])
+        parts: dict[str, Any] = {}
+        for name in ("scale", "center"):
+            value = torch.as_tensor(getattr(self, name)).to(x)
+            if value.ndim == 1 and len(value) != dim:
+                raise ValueError(f"{name}: expected shape ({dim},), got {tuple(value.shape)}")
+            parts[name] = value.expand(dim).contiguous()
+        return replace(self, **parts)
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters of the native run."""
+        return {
+            "proposal": _AUTOREGRESSIVE,
+            "metric": self.scale,
+            "center": self.center,
+            "persistence": float(self.persistence),
+        }
+
+    def propose(self, state: State, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        """Return proposals and ``log q(x | y) - log q(y | x)``."""
+        x = _ops.rows(state.x)
+        scale, center = torch.as_tensor(self.scale), torch.as_tensor(self.center)
+        xi = _ops.rows(normals(state, step, random.PURPOSES["proposal"]))
+        fresh = math.sqrt(1 - float(self.persistence) ** 2)
+        y = center + self.persistence * (x - center) + fresh * scale * xi
+        at_x, at_y = (((z - center) / scale).square().sum(1) for z in (x, y))
+        return y.reshape(state.x.shape), 0.5 * (at_y - at_x)
+
+
+@dataclass(frozen=True, eq=False)
+class _FromTorch:
+    """A proposal that the caller wrote; ``independent`` ones do not look at the state."""
+
+    law: Any
+    independent: bool
+
+    def prepare(self, x: Tensor) -> _FromTorch:
+        return self
+
+    def propose(self, state: State, step: int | Tensor) -> tuple[Tensor, Tensor]:
+        if isinstance(step, Tensor):
+            raise TypeError("cuda_graph: a torch proposal cannot be captured")
+        x = state.x
+        y = self._draw(x, random.fold_in(state.seed, step), state.chain_offset)
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ValueError(f"proposal: expected draws of shape {tuple(x.shape)}, got {got}")
+        y = y.detach().to(x)
+        backward, forward = self._log_prob(x, y), self._log_prob(y, x)
+        outside = (backward == -torch.inf) | backward.isnan()
+        if bool(outside.any()):
+            bad = outside.nonzero()[:, 0]
+            raise ValueError(
+                f"proposal: expected a support that covers the states, but {len(bad)} chains are "
+                f"outside it, the first being {bad[:5].tolist()}"
+            )
+        return y, backward - forward
+
+    def _draw(self, x: Tensor, seed: int, chain_offset: int) -> Any:
+        if isinstance(self.law, NativeTarget):
+            return self.law.sample(len(x), seed=seed, chain_offset=chain_offset, dtype=x.dtype)
+        devices = [x.device] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            if not self.independent:
+                return self.law.sample(x)
+            if isinstance(self.law, torch.distributions.Distribution):
+                return self.law.sample(torch.Size((len(x),)))
+            return self.law.sample(len(x))
+
+    def _log_prob(self, y: Tensor, x: Tensor) -> Tensor:
+        """Return ``log q(y | x)``."""
+        if isinstance(self.law, NativeTarget):
+            value = self.law.log_density(y)
+        elif self.independent:
+            value = self.law.log_prob(y)
+        else:
+            value = self.law.log_prob(y, x)
+        if not isinstance(value, Tensor) or value.shape != y.shape[:1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"proposal: expected log_prob of shape {tuple(y.shape[:1])}, got {got}"
+            )
+        return value.detach().to(y)
+
+
+def proposal_of(proposal: Any, *, independent: bool = False) -> Any:
+    """Return what a kernel was given as a proposal."""
+    if isinstance(proposal, (LogNormal, Autoregressive, _FromTorch)):
+        if independent and not isinstance(proposal, _FromTorch):
+            raise TypeError(
+                "proposal: expected a law that does not look at the state, got "
+                f"{type(proposal).__name__}"
+            )
+        return proposal
+    wanted = ("sample",) if isinstance(proposal, NativeTarget) else ("sample", "log_prob")
+    lacking = [name for name in wanted if not callable(getattr(proposal, name, None))]
+    if lacking or (isinstance(proposal, NativeTarget) and not independent):
+        given = "sample(n) and log_prob(x)" if independent else "sample(x) and log_prob(y, x)"
+        raise TypeError(f"proposal: expected an object with {given}, got {type(proposal).__name__}")
+    return _FromTorch(proposal, independent)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run records: draws in memory or on disk, and streaming statistics."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from pushforward import _ops, diagnostics
+from pushforward.mcmc.adaptation import Covariance
+from pushforward.storage import DrawStore
+
+__all__ = ["Recorder", "Store"]
+
+Store = Literal["draws", "stats", "last"] | Path
+
+_BUFFER = 1 << 22  # numbers that pass through memory at a time where nothing keeps them
+
+
+class Recorder:
+    """Takes in the states after each step and holds what is kept of them.
+
+    Args:
+        x: the state, whose shape, type and device the records have.
+        n_steps: steps to come.
+        thin: a draw is kept after steps ``thin, 2 thin, ...``.
+        store: where draws go.
+        covariance: whether the covariance is added up over all steps.
+        chain_offset: global index of the first chain.
+        attributes: what a store on disk says of the run.
+
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        n_steps: int,
+        thin: int,
+        store: Store,
+        *,
+        covariance: bool,
+        chain_offset: int,
+        attributes: dict[str, Any] | None = None,
+        resumed: bool = False,
+    ) -> None:
+        self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
+        self._x, self._offset = x, chain_offset
+        self.draws: Tensor | None = None
+        self.log_density: Tensor | None = None
+        self.disk: DrawStore | None = None
+        self.moments: _ops.Moments | None = None
+        self.half: tuple[Tensor, Tensor, Tensor] | None = None
+        self.covariance: Covariance | None = None
+        self._owed: Tensor | None = None  # the last draw, whose log-density is not yet known
+        kept = n_steps // thin
+        if store == "draws":
+            shape = (kept, *x.shape)
+            self.draws = _ops.empty(shape, dtype=x.dtype, device=x.device)
+            self.log_density = _ops.empty(shape[:2], dtype=x.dtype, device=x.device)
+        elif isinstance(store, Path):
+            self.disk = _open(store, x, kept, attributes or {}, resumed)
+        if store != "last":
+            zeros = _ops.zeros((4, *x.shape), dtype=torch.float64, device=x.device)
+            batch = max(1, math.isqrt(n_steps))
+            self.moments = (x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch)
+        if covariance:
+            dim = math.prod(x.shape[1:])
+            self.covariance = Covariance(dim, dense=True, device=x.device)
+
+    # ---- steps of a native run -------------------------------------------------------------------
+
+    def room(self) -> int:
+        """Return how many steps may come at once: up to the half, and what the buffers hold."""
+        half = self.n_steps // 2
+        room = half - self.steps_done if self.steps_done < half else self.n_steps - self.steps_done
+        if self.covariance is not None or self.disk is not None:
+            room = min(room, max(1, _BUFFER // max(1, self._x.numel())))
+        return room
+
+    def outputs(self, n: int) -> dict[str, Any]:
+        """Return where a native run of ``n`` steps writes."""
+        done, thin = self.steps_done, self.thin
+        draws = log_density = None
+        if self.covariance is not None:  # which wants every state
+            thin, shape = 1, (n, *self._x.shape)
+            draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
+        elif self.draws is not None and self.log_density is not None:
+            kept = slice(done // thin, (done + n) // thin)
+            draws, log_density = self.draws[kept], self.log_density[kept]
+        elif self.disk is not None:
+            shape = ((done + n) // thin - done // thin, *self._x.shape)
+            draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
+        return {
+            "steps_done": done,
+            "thin": thin,
+            "draws": draws,
+            "log_density": log_density,
+            "moments": self.moments,
+        }
+
+    def took(self, n: int, outputs: dict[str, Any], n_nonfinite: Tensor) -> None:
+        """Take in what a native run of ``n`` steps wrote."""
+        draws, log_density = outputs["draws"], outputs["log_density"]
+        if self.covariance is not None:
+            for state in draws:
+                self.covariance.add(state, self._offset)
+            first = self.thin - 1 - self.steps_done % self.thin
+            draws, log_density = draws[first :: self.thin], log_density[first :: self.thin]
+            if self.draws is not None and self.log_density is not None:
+                at = self.steps_done // self.thin
+                self.draws[at : at + len(draws)] = draws
+                self.log_density[at : at + len(draws)] = log_density
+        if self.disk is not None:
+            self.disk.append(draws, log_density)
+        self.steps_done += n
+        self._at_half(n_nonfinite)
+
+    # ---- a step of a torch target ----------------------------------------------------------------
+
+    def pay(self, value: Tensor) -> None:
+        """Take in the log-density of the last state."""
+        if self._owed is None:
+            return
+        if self.log_density is not None:
+            self._owed.copy_(value)
+        if self.disk is not None:
+            self.disk.append(self._owed[None], value[None])
+        self._owed = None
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the log-density of the last draw is not yet known."""
+        return self._owed is not None
+
+    def take(self, x: Tensor, n_nonfinite: Tensor) -> None:
+        """Take in the state after a step, whose streaming sums were added to already."""
+        self.steps_done += 1
+        if self.moments is not None:
+            self._close_batch(self.moments)
+        if self.covariance is not None:
+            self.covariance.add(x, self._offset)
+        if self.steps_done % self.thin == 0:
+            at = self.steps_done // self.thin - 1
+            if self.draws is not None and self.log_density is not None:
+                self.draws[at] = x
+                self._owed = self.log_density[at]
+            elif self.disk is not None:
+                self._owed = x.clone()
+        self._at_half(n_nonfinite)
+
+    def _close_batch(self, moments: Any) -> None:
+        _, total, _, at_batch, squares, batch = moments
+        if self.steps_done % batch == 0:
+            squares.add_((total - at_batch).square_())
+            at_batch.copy_(total)
+
+    def _at_half(self, n_nonfinite: Tensor) -> None:
+        if self.moments is not None and self.steps_done == self.n_steps // 2 > 0:
+            _, total, squares, *_ = self.moments
+            if isinstance(total, Tensor) and isinstance(squares, Tensor):
+                self.half = (total.clone(), squares.clone(), n_nonfinite.clone())
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    @property
+    def n_kept(self) -> int:
+        """How many draws were kept so far."""
+        return self.steps_done // self.thin
+
+    def tallies(self, n_invalid: Tensor, invalid_before: Tensor) -> diagnostics.Tallies | None:
+        """Return the streaming sums, if the run has come far enough.
+
+        Args:
+            n_invalid: steps of each chain that the sums leave out, ``(n_chains,)``.
+            invalid_before: what was counted before anything was recorded.
+
+        """
+        if self.moments is None or self.half is None or self.steps_done <= self.n_steps // 2:
+            return None
+        shift, total, squares, at_batch, batch_squares, batch = self.moments
+        if not (isinstance(total, Tensor) and isinstance(at_batch, Tensor)):
+            return None
+        half_total, half_squares, invalid_at_half = self.half
+        all_valid = not bool(n_invalid.any())
+        half = self.n_steps // 2
+        return diagnostics.Tallies(
+            n_steps=self.steps_done,
+            half_steps=half,
+            batch=int(batch),
+            shift=shift,  # type: ignore[arg-type]
+            total=total,
+            squares=squares,  # type: ignore[arg-type]
+            half_total=half_total,
+            half_squares=half_squares,
+            batch_squares=batch_squares,  # type: ignore[arg-type]
+            open_total=total - at_batch,
+            n_valid=None if all_valid else self.steps_done - n_invalid,
+            half_valid=None if all_valid else half - (invalid_at_half - invalid_before),
+        )
+
+    def finish(self) -> None:
+        """Write what is left, and mark the log-density that could not be computed."""
+        if self._owed is not None:
+            self.pay(self._x.new_full((len(self._x),), torch.nan))
+        if self.disk is not None:
+            self.disk.close()
+
+    # ---- a checkpoint ----------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds."""
+        held: dict[str, Tensor] = {}
+        for name in ("draws", "log_density"):
+            value = getattr(self, name)
+            if value is not None:
+                held[name] = value[: self.n_kept]
+        for i, part in enumerate(self.moments or ()):
+            if isinstance(part, Tensor):
+                held[f"moments.{i}"] = part
+        for i, part in enumerate(self.half or ()):
+            held[f"half.{i}"] = part
+        if self.covariance is not None:
+            held |= {f"covariance.{k}": v for k, v in self.covariance.tensors().items()}
+        return held
+
+    def restore(self, tensors: dict[str, Tensor], steps_done: int) -> None:
+        """Put back what a checkpoint held after ``steps_done`` steps."""
+        self.steps_done = steps_done
+        for name in ("draws", "log_density"):
+            value = getattr(self, name)
+            if value is not None:
+                value[: self.n_kept] = tensors[name].to(value.device)
+        for i, part in enumerate(self.moments or ()):
+            if isinstance(part, Tensor):
+                part.copy_(tensors[f"moments.{i}"])
+        if "half.0" in tensors:
+            at = self._x.device
+            self.half = (
+                tensors["half.0"].to(at),
+                tensors["half.1"].to(at),
+                tensors["half.2"].to(at),
+            )
+        if self.covariance is not None:
+            names = ("mean", "squares")
+            self.covariance.restore(
+                {k: tensors[f"covariance.{k}"] for k in names}, steps_done * len(self._x)
+            )
+        if self.disk is not None:
+            self.disk.truncate(self.n_kept)
+
+
+def _open(path: Path, x: Tensor, kept: int, attributes: dict[str, Any], resumed: bool) -> DrawStore:
+    if resumed and path.exists():
+        return DrawStore.open(path)
+    return DrawStore.create(
+        path,
+        n_kept=kept,
+        n_chains=len(x),
+        event=tuple(x.shape[1:]),
+        dtype=x.dtype,
+        attributes=attributes,
+    )

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of a run: when they are written, and what must agree before one is resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from pushforward import _ops, checkpoint, random
+from pushforward.fingerprints import fingerprint
+
+if TYPE_CHECKING:
+    from pushforward.run import Run
+
+__all__ = ["Resume"]
+
+
+class Resume:
+    """The checkpoint of a call of :func:`pushforward.sample`, or none.
+
+    Args:
+        path: the file, or None.
+        every: steps between two of them; None for one at the end.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: ``every`` without a file, or a file that is no checkpoint.
+
+    """
+
+    def __init__(self, path: str | Path | None, every: int | None) -> None:
+        if every is not None:
+            every = _ops.count(every, "every", 1)
+            if path is None:
+                raise ValueError("every: expected a checkpoint to write, got checkpoint=None")
+        self._path = None if path is None else Path(path)
+        self._every = every
+        self._facts: dict[str, Any] = {}
+        self._saved_at = -1
+        self._found: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+        if self._path is not None and self._path.exists():
+            self._found = checkpoint.read(self._path)
+
+    def seed(self, seed: None) -> int:
+        """Return the seed of the file, where there is one, or a fresh one."""
+        if self._found is not None:
+            return random.resolve_seed(int(self._found[1]["run"]["seed"]))
+        return random.resolve_seed(seed)
+
+    def load(self, run: Run, target: Any, kernel: Any, x: Tensor) -> None:
+        """Begin the run, or go on where the file ends.
+
+        Raises:
+            ValueError: the file is of another call; the message names each difference.
+
+        """
+        if self._path is None:
+            run.begin()
+            return
+        plan = run.plan
+        self._facts = {
+            "target": fingerprint(target),
+            "kernel": fingerprint(kernel),
+            "start": fingerprint(x),
+            "seed": plan.seed,
+            "warmup": plan.warmup,
+            "burn_in": plan.burn_in,
+            "n_steps": plan.n_steps,
+            "thin": plan.thin,
+            "store": str(plan.store),
+            "covariance": plan.covariance,
+            "first_step": plan.first_step,
+            "chain_offset": plan.chain_offset,
+        }
+        if self._found is None:
+            run.begin()
+            return
+        tensors, facts = self._found
+        other = checkpoint.difference(self._facts, facts.get("run", {}))
+        if other:
+            raise ValueError(f"checkpoint: {self._path} is of another run: {other}")
+        run.restore(tensors, int(facts["position"]))
+        self._saved_at, self._found = run.position, None
+
+    def room(self, run: Run) -> int:
+        """Return how many steps there are to the next checkpoint."""
+        left = max(1, run.plan.total - run.position)
+        return left if self._every is None else self._every - run.position % self._every
+
+    def save(self, run: Run, *, at_the_end: bool = False) -> None:
+        """Write a checkpoint if one is due."""
+        due = at_the_end or (self._every is not None and run.position % self._every == 0)
+        if self._path is None or not due or run.position == self._saved_at:
+            return
+        facts = {"run": self._facts, "position": run.position}
+        checkpoint.write(self._path, run.tensors(), facts)
+        self._saved_at = run.position

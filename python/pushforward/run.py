@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of a Markov kernel: its phases, its steps, and what a checkpoint holds of it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from pushforward import _ops
+from pushforward.chains import Chains, chains_warning, variance_of
+from pushforward.mcmc import Kernel, State
+from pushforward.mcmc.adaptation import Tunable, WarmUp
+from pushforward.recording import Recorder, Store
+from pushforward.targets import NativeTarget, Target
+
+if TYPE_CHECKING:
+    from pushforward.graphs import StepGraph
+
+__all__ = ["Plan", "Run"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps of what, and what is kept."""
+
+    warmup: int
+    burn_in: int
+    n_steps: int
+    thin: int
+    store: Store
+    covariance: bool
+    first_step: int
+    chain_offset: int
+    seed: int
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.warmup + self.burn_in + self.n_steps
+
+    @property
+    def silent(self) -> int:
+        """Steps before the first that is recorded."""
+        return self.warmup + self.burn_in
+
+
+class Run:
+    """The state of a run and what it has recorded so far."""
+
+    def __init__(self, target: Target, kernel: Kernel, x: Tensor, plan: Plan) -> None:
+        self.plan, self.kernel, self.target = plan, kernel, target
+        self.position = 0  # steps taken
+        counts = _ops.Counts.zeros(len(x), x.device)
+        self.state = State(target, x, plan.seed, plan.chain_offset, counts)
+        self.graph: StepGraph | None = None
+        self.recorder: Recorder | None = None
+        self.native = kernel.runs_on(target)
+        if isinstance(target, NativeTarget):
+            target.check_event(x.shape[1:])
+        self._before = [t.clone() for t in counts.tensors()]
+        self._warm_up: WarmUp | None = None
+        if plan.warmup > 0:
+            if kernel.target_accept is None:
+                raise ValueError(
+                    f"warmup: expected 0 for {type(kernel).__name__}, which has nothing to adapt, "
+                    f"got {plan.warmup}"
+                )
+            tunable = cast("Tunable", kernel)
+            self._warm_up = WarmUp(tunable, x, plan.warmup, plan.chain_offset)
+            self.kernel = cast("Kernel", self._warm_up.kernel)
+        self.kernel = self.kernel.prepare(x)
+
+    @property
+    def x(self) -> Tensor:
+        """The state, changed in place."""
+        return self.state.x
+
+    @property
+    def next_step(self) -> int:
+        """Index of the step that comes next."""
+        return self.plan.first_step + self.position
+
+    def begin(self) -> None:
+        """Fill the kernel's memory and check the start."""
+        self.kernel.begin(self.state)
+        value = self.state.memory.get("log_density")
+        if value is not None and bool((value == -torch.inf).any()):
+            bad = (value == -torch.inf).nonzero()[:, 0]
+            raise ValueError(
+                f"x: expected a start where the density is positive; it is 0 in {len(bad)} chains, "
+                f"the first being {bad[:5].tolist()}"
+            )
+
+    # ---- steps -----------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """Return how many steps may be taken at once: not past the end of a phase."""
+        plan, at = self.plan, self.position
+        if at < plan.warmup:
+            return plan.warmup - at
+        if at < plan.silent:
+            return plan.silent - at
+        return self.recorder.room() if self.recorder is not None else plan.total - at
+
+    def advance(self, n: int) -> None:
+        """Take ``n`` steps; on an exception the steps done so far count."""
+        if self._warm_up is not None:
+            for _ in range(n):
+                self._adapt(self._warm_up)
+        elif self.native:
+            self._advance_native(n)
+        else:
+            for _ in range(n):
+                self._advance_torch()
+
+    def _adapt(self, warm_up: WarmUp) -> None:
+        before = self.state.counts.accepted.clone()
+        self._advance_native(1) if self.native else self._advance_torch()
+        warm_up.update(self.state.counts.accepted - before, self.x)
+        done = self.position == self.plan.warmup
+        kernel = cast("Kernel", warm_up.result if done else warm_up.kernel)
+        self.kernel = kernel.prepare(self.x)
+        if done:
+            self._warm_up = None
+
+    def _advance_native(self, n: int) -> None:
+        kernel, state, recorder = self.kernel, self.state, self.recorder
+        outputs = recorder.outputs(n) if recorder is not None else {}
+        _ops.run_chunk(
+            kernel.name,
+            state.x,
+            cast("NativeTarget", self.target),
+            kernel.parameters(state, self.next_step, n),
+            seed=state.seed,
+            first_step=self.next_step,
+            n_steps=n,
+            chain_offset=state.chain_offset,
+            counts=state.counts.tensors(),
+            **outputs,
+        )
+        if recorder is not None:
+            recorder.took(n, outputs, state.counts.n_nonfinite)
+        self.position += n
+
+    def _advance_torch(self) -> None:
+        recorder = self.recorder
+        if self.graph is not None:
+            value = self.graph.step(self.next_step)
+        else:
+            value = self.kernel.step(self.state, self.next_step)
+        if recorder is not None:
+            recorder.pay(value)
+            recorder.take(self.x, self.state.counts.n_nonfinite)
+        self.position += 1
+
+    def start_recording(self, resumed: bool = False) -> None:
+        """Record from now on, if the silent phases are over."""
+        if self.recorder is not None or self.position < self.plan.silent:
+            return
+        self._record(self.plan.n_steps, resumed)
+
+    def _record(self, n_steps: int, resumed: bool) -> None:
+        plan = self.plan
+        self._before = [t.clone() for t in self.state.counts.tensors()]
+        attributes = {"seed": plan.seed, "kernel": type(self.kernel).__name__, "thin": plan.thin}
+        self.recorder = Recorder(
+            self.x,
+            n_steps,
+            plan.thin,
+            plan.store,
+            covariance=plan.covariance,
+            chain_offset=plan.chain_offset,
+            attributes=attributes,
+            resumed=resumed,
+        )
+        self.state.moments = self.recorder.moments
+
+    def settle(self) -> None:
+        """Compute the log-density of the last draw."""
+        if self.recorder is not None and self.recorder.is_owed:
+            self.recorder.pay(self.kernel.log_density(self.state))
+
+    # ---- the result ------------------------------------------------------------------------------
+
+    def result(self, interrupted: bool) -> Chains:
+        """Return what there is."""
+        if self.recorder is None:
+            self._record(0, resumed=False)
+        recorder, counts, plan = self.recorder, self.state.counts, self.plan
+        if recorder is None:
+            raise RuntimeError("a run that records nothing")
+        recorder.finish()
+        nonfinite, divergent, accepted, squares = (
+            now - before for now, before in zip(counts.tensors(), self._before, strict=True)
+        )
+        refuses = self.kernel.target_accept is not None or "log_density" in self.state.memory
+        left_out = torch.zeros_like(nonfinite) if refuses else nonfinite
+        mean = var = None
+        if recorder.moments is not None:
+            moments = recorder.moments[:3]
+            mean, var = _ops.pooled_moments(self.x, recorder.steps_done, left_out, moments)
+        bad = int((counts.n_nonfinite > 0).sum())
+        if bad:
+            warnings.warn(chains_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)
+        n, kept = recorder.steps_done, recorder.n_kept
+        covariance = None if recorder.covariance is None else recorder.covariance.covariance()
+        return Chains(
+            x=self.x,
+            draws=None if recorder.draws is None else recorder.draws[:kept],
+            log_density=None if recorder.log_density is None else recorder.log_density[:kept],
+            mean=mean,
+            var=var,
+            kernel=self.kernel.finished(self.state),
+            accept_rate=accepted / n if refuses else None,
+            accept_var=variance_of(accepted, squares, n) if refuses else None,
+            n_nonfinite=counts.n_nonfinite,
+            n_divergent=divergent,
+            seed=plan.seed,
+            first_step=plan.first_step,
+            next_step=self.next_step,
+            n_steps=n,
+            interrupted=interrupted,
+            path=plan.store if isinstance(plan.store, Path) else None,
+            tallies=recorder.tallies(left_out, self._before[0]),
+            covariance=covariance,
+        )
+
+    # ---- a checkpoint ----------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds."""
+        self.settle()
+        held = {"x": self.x}
+        held |= {f"memory.{k}": v for k, v in self.state.memory.items()}
+        held |= {f"counts.{i}": t for i, t in enumerate(self.state.counts.tensors())}
+        held |= {f"before.{i}": t for i, t in enumerate(self._before)}
+        held |= {f"kernel.{k}": v for k, v in self.kernel.found().items()}
+        if self._warm_up is not None:
+            held |= {f"warmup.{k}": v for k, v in self._warm_up.tensors().items()}
+        if self.recorder is not None:
+            held |= {f"recorder.{k}": v for k, v in self.recorder.tensors().items()}
+            if self.recorder.disk is not None:
+                self.recorder.disk.flush()
+        return held
+
+    def restore(self, tensors: dict[str, Tensor], position: int) -> None:
+        """Go on from what a checkpoint held after ``position`` steps."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        device = self.x.device
+        self.position = position
+        self.x.copy_(tensors["x"])
+        if self._warm_up is not None:
+            if position < self.plan.warmup:
+                self._warm_up.restore(part("warmup."))
+            else:
+                self._warm_up = None
+        found = {k: v.to(device) for k, v in part("kernel.").items()}
+        self.kernel = self.kernel.with_found(found).prepare(self.x)
+        self.state.memory.update({k: v.to(device) for k, v in part("memory.").items()})
+        for i, counter in enumerate(self.state.counts.tensors()):
+            counter.copy_(tensors[f"counts.{i}"])
+        self.start_recording(resumed=True)
+        for i, counter in enumerate(self._before):
+            counter.copy_(tensors[f"before.{i}"])
+        if self.recorder is not None:
+            self.recorder.restore(part("recorder."), position - self.plan.silent)
