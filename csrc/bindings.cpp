@@ -35,10 +35,12 @@ void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
       s.dim,
       noise_source(seed, static_cast<uint32_t>(whole(purpose, "purpose", 255)), chain_offset, s),
       uniform};
-  const int64_t first = whole(start, "start");
-  if (first > INT64_MAX - p.n_per_row)
-    bad_value("start", "start + n < 2^63", std::to_string(first));
-  p.noise.start = static_cast<uint64_t>(first);
+  const Counter first(start, "start", s);  // in a GPU's memory: how many times n
+  if (first.value > INT64_MAX - p.n_per_row)
+    bad_value("start", "start + n < 2^63", std::to_string(first.value));
+  p.noise.start = static_cast<uint64_t>(first.value);
+  p.noise.step_at = first.at;
+  p.noise.per_step = p.n_per_row;
   launch(&OpTable::fill, p);
 }
 

@@ -96,9 +96,10 @@ struct TallyArgs {
   }
 };
 
-NoiseSource accept_source(py::handle seed, py::handle step, int64_t n_steps,
-                          py::handle chain_offset, const Shaped& s) {
-  NoiseSource noise = noise_source(seed, kAccept, chain_offset, s);
+// One number a step of a purpose.
+NoiseSource one_a_step(uint32_t purpose, py::handle seed, py::handle step, int64_t n_steps,
+                       py::handle chain_offset, const Shaped& s) {
+  NoiseSource noise = noise_source(seed, purpose, chain_offset, s);
   const Counter first(step, "step", s);
   if (n_steps > INT64_MAX - first.value) bad_value("first_step", "fewer steps", "too many");
   noise.start = static_cast<uint64_t>(first.value);
@@ -138,13 +139,15 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   p.n_leapfrog = given.count("n_leapfrog", 1, 1);
   p.noise = noise_source(seed, chosen.purpose, chain_offset, s);
   start_at_step(p.noise, first_step, p.n_steps, "first_step", s);
-  p.accept = accept_source(seed, first_step, p.n_steps, chain_offset, s);
+  p.accept = one_a_step(kAccept, seed, first_step, p.n_steps, chain_offset, s);
+  p.jitter = given.number("jitter", 0);
+  p.jitter_noise = one_a_step(kAdaptation, seed, first_step, p.n_steps, chain_offset, s);
   if (p.proposal > ProposalKind::kAutoregressive) bad_value("proposal", "a known one", "another");
   if (p.proposal == ProposalKind::kAutoregressive &&
       (p.center == nullptr || p.metric.kind != MetricKind::kDiagonal)) {
     bad_value("proposal", "a center and a diagonal metric", "none");
   }
-  if (chosen.op == &OpTable::underdamped_run && p.velocity == nullptr) {
+  if (chosen.op == &OpTable::underdamped_run && p.velocity == nullptr && s.x.numel() > 0) {
     bad_value("velocity", "a tensor like x", "None");
   }
   p.steps_done = whole(steps_done, "steps_done");
@@ -210,7 +213,7 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.dim = s.dim;
   p.step_size = h.view;
   p.beta = b.view;
-  p.accept = accept_source(seed, step, 1, chain_offset, s);
+  p.accept = one_a_step(kAccept, seed, step, 1, chain_offset, s);
   p.tallies = counted.view;
   p.moments = m.view;
   launch(&OpTable::accept, p);

@@ -21,6 +21,13 @@ template <class Real>
 PF_HD Real drift(Real x, Real v, Real step_size) {
   return fma(step_size, v, x);
 }
+// A step size between (1 - jitter) h and (1 + jitter) h, uniformly: trajectories of one length
+// return to where they began when that is a period of the motion.
+template <class Real>
+PF_HD Real jittered(Real step_size, Real jitter, Real u) {
+  using T = typename Traits<Real>::Scalar;
+  return fma(jitter * fma(u, Real(T(2)), Real(T(-1))), step_size, step_size);
+}
 // The exact transition of dv = -gamma v dt + sqrt(2 gamma / beta) dW over a time h.
 template <class Real>
 struct Friction {

@@ -32,7 +32,8 @@ class HmcMove {
         dim_(dim),
         rows_(rows),
         metric_(p.metric),
-        step_size_(tile.load(p.step_size)),
+        mean_step_size_(tile.load(p.step_size)),
+        jitter_(tile.uniforms(p.jitter_noise, p.n_steps)),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
         accept_(tile.uniforms(p.accept, p.n_steps)) {
     acceptance_.load(p.tallies, tile);
@@ -50,6 +51,11 @@ class HmcMove {
       proposed[i] = x[i];
       next_score[i] = score[i];
     });
+    step_size_ = mean_step_size_;
+    if (p_.jitter > 0) {
+      jitter_.begin_step(Dim<1>{1});
+      step_size_ = jittered(mean_step_size_, Real(static_cast<T>(p_.jitter)), jitter_.at(0));
+    }
     const Real kinetic = half_square(r);
     const Real half_step = step_size_ * Real(T(0.5));
     Real value = value_;
@@ -99,7 +105,8 @@ class HmcMove {
   D dim_;
   Chain& rows_;
   Metric<T> metric_;
-  Real step_size_, value_;
+  Real mean_step_size_, step_size_, value_;
+  typename Tile::Uniforms jitter_;
   typename Tile::Normals noise_;
   typename Tile::Uniforms accept_;
   TileAcceptance<T, D> acceptance_;

@@ -37,7 +37,7 @@ struct LangevinParams {
 //   langevin      betas: null, or beta of each of the steps, in double
 //   random_walk   step_size is the scale; metric, proposal, center (dim,), persistence
 //   underdamped   velocity (n_chains, dim) in place, friction
-//   hmc           metric, n_leapfrog
+//   hmc           metric, n_leapfrog, jitter: the share of the step size that is drawn anew a step
 enum class ProposalKind : int { kSymmetric, kLogNormal, kAutoregressive };
 struct RunParams {
   Dtype dtype;
@@ -54,6 +54,8 @@ struct RunParams {
   void* velocity;
   PerChain friction;
   int64_t n_leapfrog;
+  double jitter;
+  NoiseSource jitter_noise;
   NoiseSource noise;   // proposals or momenta
   NoiseSource accept;  // one uniform a step
   int64_t n_steps, steps_done, thin;

@@ -170,9 +170,9 @@ class Chains:
         if self.log_density is not None:
             groups["sample_stats"] = {"lp": self.log_density.mT.cpu().numpy()}
         try:
-            return arviz.from_dict(groups)  # ArviZ 1 takes one dict of groups
-        except TypeError:
             return arviz.from_dict(**groups)
+        except TypeError:
+            return arviz.from_dict(groups)  # from version 1 on, one dict of groups
 
     def plot(self, max_coordinates: int = 6, max_chains: int = 8) -> Figure:
         """Return a figure: the trace and the histogram of each of the first coordinates.

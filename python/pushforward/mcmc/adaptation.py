@@ -136,12 +136,16 @@ class Covariance:
         self._squares.copy_(tensors["squares"])
 
     def estimate(self) -> Tensor:
-        """Return the variances or the covariance, shrunk a little towards a small multiple of 1."""
-        n, raw = self.n, self.covariance()
-        size = raw if raw.ndim == 1 else raw.diagonal()
-        small = 1e-3 * 5 / (n + 5) * torch.clamp(size.mean(), min=1e-300)
-        floor = small.expand(len(size))
-        return raw * (n / (n + 5)) + (floor if raw.ndim == 1 else floor.diag())
+        """Return the variances or the covariance, its correlations shrunk towards none.
+
+        Scaling a coordinate scales the estimate. A coordinate that never moved counts as 1.
+        """
+        raw, trust = self.covariance(), self.n / (self.n + 5)
+        variances = raw if raw.ndim == 1 else raw.diagonal()
+        variances = torch.where(variances > 0, variances, 1.0)
+        if raw.ndim == 1:
+            return variances
+        return raw * trust + (variances - raw.diagonal() * trust).diag()
 
 
 def windows(n_steps: int) -> tuple[int, list[int]]:

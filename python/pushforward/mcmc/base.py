@@ -200,3 +200,17 @@ def normals(state: State, step: int | Tensor, purpose: int) -> Tensor:
     zeros = torch.zeros_like(state.x)
     _ops.proposal_(zeros, zeros, scale=1.0, purpose=purpose, **state.where(step))
     return zeros
+
+
+def uniforms(state: State, step: int | Tensor, purpose: int) -> Tensor:
+    """Return the uniform number of a step for each chain, ``(n_chains,)``."""
+    out = state.x.new_empty(len(state.x), 1)
+    _ops.fill_(
+        out,
+        uniform=True,
+        seed=state.seed,
+        purpose=purpose,
+        chain_offset=state.chain_offset,
+        start=step,
+    )
+    return out[:, 0]

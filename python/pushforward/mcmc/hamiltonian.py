@@ -23,6 +23,7 @@ from pushforward.mcmc.base import (
     mean_of,
     normals,
     per_chain,
+    uniforms,
 )
 from pushforward.mcmc.metric import Metric
 
@@ -69,6 +70,9 @@ class HMC(Metropolised):
         metric: variances ``(dim,)`` or a covariance ``(dim, dim)``; or what a warm-up is to find:
             ``"dense"``, ``"diagonal"``, ``"unit"`` (nothing), or ``"auto"``: dense up to 64
             coordinates, diagonal above.
+        jitter: each step's step size is uniform within this share of ``step_size``, at least 0 and
+            below 1. Without it a trajectory may return to where it began, step after step, above
+            all in the coordinates of a good metric, where all periods are one.
 
     Raises:
         TypeError: a parameter has the wrong type.
@@ -90,6 +94,7 @@ class HMC(Metropolised):
     step_size: Tensor | float | None = None
     n_leapfrog: int = 10
     metric: MetricChoice = "auto"
+    jitter: float = 0.2
     name: ClassVar[str] = "hmc"
     target_accept: ClassVar[float] = 0.8
     _metric: Metric = field(init=False, repr=False)
@@ -100,6 +105,12 @@ class HMC(Metropolised):
         object.__setattr__(self, "step_size", held(self.step_size))
         object.__setattr__(self, "n_leapfrog", _ops.count(self.n_leapfrog, "n_leapfrog", 1))
         object.__setattr__(self, "metric", check_metric(self.metric))
+        jitter = self.jitter
+        if isinstance(jitter, (bool, str)) or not hasattr(jitter, "__float__"):
+            raise TypeError(f"jitter: expected a number, got {type(jitter).__name__}")
+        if not 0 <= float(jitter) < 1:
+            raise ValueError(f"jitter: expected 0 <= jitter < 1, got {jitter}")
+        object.__setattr__(self, "jitter", float(jitter))
         object.__setattr__(self, "_metric", metric_of(self.metric))
 
     def prepare(self, x: Tensor) -> HMC:
@@ -121,14 +132,22 @@ class HMC(Metropolised):
         return {
             "step_size": self.step_size,
             "n_leapfrog": self.n_leapfrog,
+            "jitter": self.jitter,
             **self._metric.parameters(),
         }
+
+    def _step_of(self, state: State, step: int | Tensor) -> Tensor | float:
+        h = chosen_step(self.step_size, self)
+        if self.jitter == 0:
+            return h
+        u = uniforms(state, step, random.PURPOSES["adaptation"])
+        return h + self.jitter * (2 * u - 1) * h
 
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
         metric = self._metric
         before, score = state.memory["log_density"].clone(), state.memory["score"]
-        h = torch.as_tensor(column(chosen_step(self.step_size, self), state.x))
+        h = column(self._step_of(state, step), state.x)
         momentum = normals(state, step, random.PURPOSES["momentum"])
         kinetic = half_square(momentum)
         y, value, next_score = state.x, before, score
