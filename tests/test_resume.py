@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of runs: killed at any moment and resumed, a run returns the same bits."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+import pushforward as pf
+from conftest import ZOO
+
+LAW = ZOO["gaussian-plane"]
+TORCH = pf.Energy(lambda x: -LAW.torch_log_density(x))
+KERNELS = {
+    "langevin": (pf.Langevin(0.05), 0),
+    "underdamped": (pf.UnderdampedLangevin(0.2, 1.0), 0),
+    "annealed": (pf.AnnealedLangevin(0.05, torch.linspace(0.5, 2.0, 20)), 0),
+    "autoregressive": (pf.MetropolisHastings(pf.mcmc.Autoregressive(0.7, 1.2)), 0),
+    "random-walk": (pf.RandomWalk(), 40),
+    "mala": (pf.MALA(), 40),
+    "hmc": (pf.HMC(n_leapfrog=3), 40),
+}
+
+
+def start(n=9):
+    return LAW.sample(n, seed=0)
+
+
+def same(a, b):
+    names = ("x", "draws", "log_density", "mean", "var", "accept_rate", "ess", "rhat", "cov")
+    pairs = [(getattr(a, k), getattr(b, k)) for k in names]
+    return all(
+        (p is None and q is None) or torch.equal(p.nan_to_num(), q.nan_to_num()) for p, q in pairs
+    )
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("target", [LAW, TORCH], ids=["native", "torch"])
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("stop_after", [10, 45, 70, 100])
+def test_a_run_that_raised_goes_on_bit_for_bit(target, name, stop_after, tmp_path):
+    kernel, warmup = KERNELS[name]
+    call = {
+        "warmup": warmup,
+        "burn_in": 60 - warmup,
+        "n_steps": 60,
+        "thin": 2,
+        "covariance": True,
+        "seed": 4,
+    }
+    whole = pf.sample(target, kernel, start(), **call)
+
+    def callback(step, x):
+        if step >= stop_after:
+            raise Stop
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Stop):
+        pf.sample(target, kernel, start(), checkpoint=path, every=5, callback=callback, **call)
+    assert path.exists()
+    resumed = pf.sample(target, kernel, start(), checkpoint=path, every=5, **call)
+    assert same(whole, resumed)
+    assert resumed.next_step == 120
+    finished = pf.sample(target, kernel, start(), checkpoint=path, every=5, **call)
+    assert same(whole, finished)
+    unseeded = pf.sample(
+        target, kernel, start(), checkpoint=path, every=5, **{**call, "seed": None}
+    )
+    assert same(whole, unseeded)
+
+
+@pytest.mark.parametrize("store", ["draws", "disk"])
+def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
+    if store == "disk":
+        pytest.importorskip("zarr")
+    script = textwrap.dedent(
+        """
+        import sys, pathlib, torch, pushforward as pf
+        law = pf.targets.Gaussian(torch.ones(2), scale=torch.tensor([1.0, 0.3]))
+        store = "draws" if sys.argv[2] == "draws" else pathlib.Path(sys.argv[2])
+        chains = pf.sample(
+            lambda x: law.torch_log_density(x), pf.HMC(n_leapfrog=4), law.sample(20, seed=0),
+            warmup=60, n_steps=600, thin=2, store=store, checkpoint=sys.argv[1], every=7, seed=3,
+            callback=lambda step, x: print(step, flush=True),
+        )
+        if store == "draws":
+            draws = chains.draws
+        else:
+            from pushforward.storage import DrawStore
+            draws = DrawStore.open(store).read()[0]
+        torch.save([draws, chains.mean, chains.x], sys.argv[3])
+        """
+    )
+
+    def run(folder, kills):
+        folder.mkdir()
+        disk = "draws" if store == "draws" else str(folder / "draws.zarr")
+        out = folder / "result.pt"
+        arguments = [str(folder / "run.safetensors"), disk, str(out)]
+        rng = random.Random(5)
+        for _ in range(kills):
+            process = subprocess.Popen(
+                [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True
+            )
+            process.stdout.readline()  # it takes steps now
+            time.sleep(rng.uniform(0.0, 0.6))
+            os.kill(process.pid, signal.SIGKILL)
+            process.communicate()
+        subprocess.run(
+            [sys.executable, "-c", script, *arguments], check=True, stdout=subprocess.DEVNULL
+        )
+        return torch.load(out)
+
+    whole, killed = run(tmp_path / "whole", 0), run(tmp_path / "killed", 4)
+    assert all(torch.equal(a, b) for a, b in zip(whole, killed, strict=True))
+
+
+def test_a_checkpoint_of_another_call_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    call = {"n_steps": 10, "seed": 1, "checkpoint": path}
+    pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    before = path.read_bytes()
+    others = {
+        "seed": lambda: pf.sample(LAW, pf.MALA(0.3), start(), **{**call, "seed": 2}),
+        "n_steps": lambda: pf.sample(LAW, pf.MALA(0.3), start(), **{**call, "n_steps": 11}),
+        "kernel": lambda: pf.sample(LAW, pf.MALA(0.4), start(), **call),
+        "target": lambda: pf.sample(ZOO["ring"], pf.MALA(0.3), start(), **call),
+        "start": lambda: pf.sample(LAW, pf.MALA(0.3), start(8), **call),
+        "thin": lambda: pf.sample(LAW, pf.MALA(0.3), start(), thin=2, **call),
+    }
+    for name, other in others.items():
+        with pytest.raises(ValueError, match=f"another run: .*{name}"):
+            other()
+        assert path.read_bytes() == before
+
+
+def test_corrupt_and_unwritable_checkpoints(tmp_path):
+    path = tmp_path / "run.safetensors"
+    call = {"n_steps": 10, "seed": 1, "checkpoint": path}
+    pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="checkpoint"):
+        pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    assert path.read_bytes() == bytes(content)
+    with pytest.raises(OSError, match="nowhere"):
+        pf.sample(LAW, pf.MALA(0.3), start(), n_steps=3, checkpoint=tmp_path / "nowhere" / "file")
+    with pytest.raises(ValueError, match="every: expected a checkpoint"):
+        pf.sample(LAW, pf.MALA(0.3), start(), n_steps=3, every=2)
+
+
+def test_draws_on_disk_are_the_draws(tmp_path):
+    pytest.importorskip("zarr")
+    from pushforward.storage import DrawStore
+
+    for i, target in enumerate((LAW, TORCH)):
+        for kernel in (pf.MALA(0.3), pf.Langevin(0.05)):
+            path = tmp_path / f"{i}-{type(kernel).__name__}.zarr"
+            memory = pf.sample(target, kernel, start(), n_steps=50, thin=3, seed=1)
+            disk = pf.sample(target, kernel, start(), n_steps=50, thin=3, seed=1, store=path)
+            draws, log_density = DrawStore.open(path).read()
+            assert torch.equal(draws, memory.draws)
+            assert torch.equal(log_density, memory.log_density)
+            assert torch.equal(disk.mean, memory.mean)
+            assert disk.path == path
+            assert disk.draws is None
+            with pytest.raises(ValueError, match=str(path)):
+                pf.sample(target, kernel, start(), n_steps=5, store=path)
+    with pytest.raises(ValueError, match="store: expected"):
+        pf.sample(LAW, pf.MALA(0.3), start(), n_steps=5, store=str(tmp_path / "text.zarr"))
