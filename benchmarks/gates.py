@@ -186,3 +186,54 @@ def product(factors: Sequence[Tensor]) -> Any:
             raise GateError("the matrix product is wrong")
 
     return gate
+
+
+class ModesLaw:
+    """An isotropic mixture of equal weights whose modes are many widths apart, sampled exactly.
+
+    Chains that start in the law and are moved by a kernel that leaves it invariant stay independent
+    draws from it.
+    """
+
+    def __init__(self, means: Tensor, stds: Tensor) -> None:
+        self.means, self.stds = means.double(), stds.double()
+
+    def start(self, n_chains: int) -> Tensor:
+        """Return independent draws, float32 ``(n_chains, dim)``."""
+        generator = torch.Generator().manual_seed(0)
+        mode = torch.randint(len(self.means), (n_chains,), generator=generator)
+        z = torch.randn(n_chains, self.means.shape[1], dtype=torch.float64, generator=generator)
+        return (self.means[mode] + self.stds[mode, None] * z).float()
+
+    def check(self, samples: Any) -> None:
+        """Require the modes' weights, and their means and variances."""
+        x = as_rows(samples, self.means.shape[1]).double()
+        mode = torch.cdist(x, self.means).argmin(1)
+        n, weight = len(x), 1 / len(self.means)
+        counts = torch.bincount(mode, minlength=len(self.means)).double()
+        require(
+            (counts - n * weight) / math.sqrt(n * weight * (1 - weight)), "weights of the modes"
+        )
+        z = (x - self.means[mode]) / self.stds[mode, None]
+        for k in range(len(self.means)):
+            of_mode = z[mode == k]
+            require(of_mode.sum(0) / math.sqrt(len(of_mode)), "means of the modes")
+            squares = of_mode.square().sum(0)
+            require(variance_statistic(squares, len(of_mode)), "variances of the modes")
+
+
+class ScaledLaw:
+    """A centred Gaussian with independent coordinates, sampled exactly."""
+
+    def __init__(self, scale: Tensor) -> None:
+        self.scale = scale.double()
+
+    def start(self, n_chains: int) -> Tensor:
+        """Return independent draws, float32 ``(n_chains, dim)``."""
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(n_chains, len(self.scale), dtype=torch.float64, generator=generator)
+        return (z * self.scale).float()
+
+    def check(self, samples: Any) -> None:
+        """Require independent standard normals after scaling."""
+        standard_normal(as_torch(samples).double() / self.scale)

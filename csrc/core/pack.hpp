@@ -240,11 +240,16 @@ PF_HD Pack<uint64_t> widen(Pack<uint32_t> a) {
   return Pack<uint64_t>::load(wide);
 }
 PF_HD Pack<double> to_wide(Pack<float> a) {
-  float lanes[kLanes];
-  double wide[kLanes];
-  a.store(lanes);
-  for (int l = 0; l < kLanes; ++l) wide[l] = lanes[l];
-  return Pack<double>::load(wide);
+  using Wide = Pack<double>::Register;
+  typedef float Half __attribute__((vector_size(sizeof(Wide) / 2)));
+  Pack<double> wide;
+  PF_UNROLL
+  for (int k = 0; k < Pack<double>::kRegisters; ++k) {
+    Half half;
+    __builtin_memcpy(&half, reinterpret_cast<const char*>(&a) + k * sizeof(Half), sizeof(Half));
+    wide.r[k] = __builtin_convertvector(half, Wide);
+  }
+  return wide;
 }
 PF_HD Pack<double> to_wide(Pack<double> a) { return a; }
 

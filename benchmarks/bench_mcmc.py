@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Markov kernels on native targets: ``python benchmarks/bench_mcmc.py [--quick]``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import gates
+import peers_mcmc as peers
+import pushforward as pf
+from harness import Absent, Case, Contender, arguments, attempt, run
+from machine import pin
+from make_tables import publish
+
+MIXTURE_BAR, HMC_BAR = 10.0, 5.0
+SCALE, STEP_SIZE = 0.35, 0.02
+HMC_STEP, LEAPFROG = 0.25, 20
+NOTE = (
+    "Rates count chain-steps, so contenders may take different numbers of steps in a call: here "
+    "{ours:,} for pushforward and {theirs} for the others. Chains start in the law, and the "
+    "samples of each call must still follow it."
+)
+
+
+def ours(target: Any, kernel: Any, start: Tensor, steps: int, check: Callable) -> Contender:
+    """Return pushforward's driver, going on from call to call."""
+    x, calls = start, itertools.count()
+
+    def call() -> Tensor:
+        nonlocal x
+        first = next(calls) * steps
+        x = pf.sample(
+            target, kernel, x, n_steps=steps, store="last", first_step=first, seed=0, progress=False
+        ).x
+        return x
+
+    gate = lambda samples, _calls: check(samples)  # noqa: E731
+    return Contender("pushforward", call, len(start) * steps, gate, role="ours")
+
+
+def theirs(
+    name: str, build: Callable[[], Any], units: int, check: Callable, bar: float
+) -> Contender | Absent:
+    """Return a peer's walk."""
+    gate = lambda samples, _calls: check(samples)  # noqa: E731
+    return attempt(name, lambda: Contender(name, build(), units, gate, bar=bar))
+
+
+def modes() -> gates.ModesLaw:
+    """Return eight modes on a circle, of different widths."""
+    angles = torch.arange(8, dtype=torch.float64) * math.tau / 8
+    means = 5 * torch.stack([angles.cos(), angles.sin()], 1)
+    return gates.ModesLaw(means, torch.linspace(0.2, 0.3, 8, dtype=torch.float64))
+
+
+def mixture(kind: str, quick: bool) -> Case:
+    """Random walk or MALA on a mixture in two dimensions."""
+    law = modes()
+    n_chains, steps, peer_steps = (10_000, 50, 4) if quick else (100_000, 500, 20)
+    start, units = law.start(n_chains), n_chains * peer_steps
+    target = pf.targets.GaussianMixture(law.means, scales=law.stds)
+    in_torch = peers.mixture_in_torch(law.means, law.stds)
+    in_jax = lambda: peers.mixture_in_jax(law.means, law.stds)  # noqa: E731
+    if kind == "random walk":
+        kernel: Any = pf.RandomWalk(SCALE)
+        eager = partial(peers.random_walk_torch, in_torch, SCALE, start, peer_steps)
+        jax = lambda: peers.blackjax_walk("rmh", in_jax(), start, peer_steps, scale=SCALE)  # noqa: E731
+    else:
+        kernel = pf.MALA(STEP_SIZE)
+        eager = partial(peers.mala_torch, in_torch, STEP_SIZE, start, peer_steps)
+        jax = lambda: peers.blackjax_walk("mala", in_jax(), start, peer_steps, step_size=STEP_SIZE)  # noqa: E731
+    return Case(
+        claim=f"{type(kernel).__name__}, 8 Gaussians in 2-D, {n_chains:,} chains",
+        unit="chain-steps",
+        contenders=[
+            ours(target, kernel, start, steps, law.check),
+            theirs("torch eager", eager, units, law.check, MIXTURE_BAR),
+            theirs("BlackJAX", jax, units, law.check, MIXTURE_BAR),
+        ],
+        note=NOTE.format(ours=steps, theirs=peer_steps),
+    )
+
+
+def hmc(quick: bool) -> Case:
+    """HMC on a Gaussian; the same step and path for all, so that draws are worth the same."""
+    dim, n_chains, steps, peer_steps = (100, 100, 10, 2) if quick else (100, 1000, 50, 10)
+    law = gates.ScaledLaw(torch.linspace(0.5, 2, dim, dtype=torch.float64))
+    start = law.start(n_chains)
+    target = pf.targets.Gaussian(torch.zeros(dim), scale=law.scale)
+    kernel = pf.HMC(HMC_STEP, LEAPFROG, jitter=0.0)
+
+    def blackjax() -> Any:
+        import jax.numpy as jnp
+
+        precision = jnp.asarray((law.scale**-2).numpy(), "float32")
+        return peers.blackjax_walk(
+            "hmc", lambda x: -0.5 * (precision * x * x).sum(), start, peer_steps,
+            step_size=HMC_STEP, num_integration_steps=LEAPFROG, inverse_mass_matrix=jnp.ones(dim),
+        )  # fmt: skip
+
+    return Case(
+        claim=f"HMC, {LEAPFROG} leapfrogs, Gaussian in {dim}-D, {n_chains:,} chains",
+        unit="trajectories",
+        contenders=[
+            ours(target, kernel, start, steps, law.check),
+            theirs("BlackJAX", blackjax, n_chains * peer_steps, law.check, HMC_BAR),
+        ],
+        note=NOTE.format(ours=steps, theirs=peer_steps)
+        + " All take the same step and the same number of leapfrogs, so that the ratio of rates is "
+        "that of effective draws per second.",
+    )
+
+
+def statistics(quick: bool) -> Case:
+    """What streaming statistics cost: mean, variance, R-hat, ESS and their errors."""
+    law = modes()
+    n_chains, steps = (10_000, 50) if quick else (100_000, 500)
+    target = pf.targets.GaussianMixture(law.means, scales=law.stds)
+    start, kernel, seeds = law.start(n_chains), pf.MALA(STEP_SIZE), itertools.count()
+
+    def contender(store: Any, **more: Any) -> Contender:
+        def call() -> pf.Chains:
+            return pf.sample(
+                target, kernel, start, n_steps=steps, store=store, seed=next(seeds), progress=False
+            )
+
+        gate = lambda chains, _calls: law.check(chains.x)  # noqa: E731
+        return Contender(f"store={store!r}", call, n_chains * steps, gate, **more)
+
+    return Case(
+        claim=f"MALA with streaming statistics, 8 Gaussians in 2-D, {n_chains:,} chains",
+        unit="chain-steps",
+        contenders=[contender("stats", role="ours"), contender("last")],
+        note="The bar is that statistics cost at most 15 percent.",
+    )
+
+
+def cases(quick: bool) -> dict[str, Callable[[], Case]]:
+    """Return the cases by name."""
+    return {
+        "random walk": partial(mixture, "random walk", quick),
+        "mala": partial(mixture, "mala", quick),
+        "hmc": partial(hmc, quick),
+        "statistics": partial(statistics, quick),
+    }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = arguments(__doc__ or "")
+    pin(options.threads)
+    publish(run("mcmc", cases(options.quick), options), options)
+
+
+if __name__ == "__main__":
+    main()
