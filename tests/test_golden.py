@@ -162,6 +162,56 @@ def sample(kind, dim, dtype, device, huge=False):
     return chains.x, chains.draws, chains.log_density, chains.mean, chains.var, chains.n_nonfinite
 
 
+def markov(move, kind, dim, dtype, device):
+    """Steps of a Markov kernel with parameters of few digits, no factorisation among them."""
+    run, parameters = MOVES[move]
+    n, dense = DIMS[dim], (sixteenths(dim, dim) / 4 + torch.eye(dim)).tril()
+    vectors = {"metric": sixteenths(dim) / 2 + 1, "center": sixteenths(dim)}
+    x = normal(n, dim, seed=15, dtype=dtype).to(device)
+    given = dict(parameters)
+    for name in given:
+        if name in vectors:
+            given[name] = vectors[name].to(dtype).to(device)
+    if given.get("dense"):
+        given.pop("dense")
+        given["metric"] = dense.to(dtype).to(device)
+        given["metric_transposed"] = dense.mT.contiguous().to(dtype).to(device)
+    if run == "underdamped":
+        given["velocity"] = normal(n, dim, seed=16, dtype=dtype).to(device)
+    if "betas" in given:
+        given["betas"] = (1 + torch.arange(5, device=device)).double() / 4
+    if given.get("proposal") == 1:
+        x = x.abs() + 0.25
+    counts = _ops.Counts.zeros(n, x.device)
+    draws = torch.zeros(3, n, dim, dtype=dtype, device=device)
+    value = torch.zeros(3, n, dtype=dtype, device=device)
+    sums = torch.zeros(4, n, dim, dtype=torch.float64, device=device)
+    _ops.run_chunk(
+        run, x, law(kind, dim), given, seed=17, first_step=3, n_steps=5, chain_offset=BORDER,
+        counts=counts.tensors(), steps_done=1, thin=2, draws=draws, log_density=value,
+        moments=(x.clone(), *sums, 3),
+    )  # fmt: skip
+    return x, draws, value, *counts.tensors(), sums
+
+
+MOVES = {
+    "annealed": ("langevin", {"step_size": 0.0625, "betas": True}),
+    "random walk": ("random_walk", {"step_size": 0.375, "beta": 1.5}),
+    "random walk, diagonal": ("random_walk", {"step_size": 0.5, "metric": True}),
+    "random walk, dense": ("random_walk", {"step_size": 0.5, "dense": True}),
+    "log-normal": ("random_walk", {"step_size": 0.5, "proposal": 1}),
+    "autoregressive": (
+        "random_walk",
+        {"metric": True, "center": True, "persistence": 0.75, "proposal": 2},
+    ),
+    "mala": ("mala", {"step_size": 0.0625, "beta": 0.75}),
+    "hmc": ("hmc", {"step_size": 0.125, "n_leapfrog": 3, "jitter": 0.25}),
+    "hmc, diagonal": ("hmc", {"step_size": 0.125, "n_leapfrog": 2, "metric": True}),
+    "hmc, dense": ("hmc", {"step_size": 0.125, "n_leapfrog": 2, "dense": True}),
+    "underdamped": ("underdamped", {"step_size": 0.125, "friction": 0.75, "beta": 1.25}),
+}
+
+
 def commit(dim, dtype, device):
     x, proposed = (normal(70, dim, seed=s, dtype=dtype) for s in (12, 13))
     proposed[::7, dim // 2], proposed[3::11, 0] = torch.nan, -torch.inf
@@ -204,6 +254,11 @@ def cases():
             key = f"non-finite {short} {dim}"
             found[key] = partial(sample, Kind.DOUBLE_WELL, dim, dtype, huge=True)
             found[f"commit {short} {dim}"] = partial(commit, dim, dtype)
+        for move in MOVES:
+            for kind in (Kind.GAUSSIAN_DENSE, Kind.MIXTURE_ISOTROPIC, Kind.DOUBLE_WELL):
+                for dim in (2, 5, 33):
+                    key = f"{move} {kind.name.lower()} {short} {dim}"
+                    found[key] = partial(markov, move, kind, dim, dtype)
         for name in _ops.MATH_FUNCTIONS:
             found[f"{name} {short}"] = partial(mathematics, name, dtype)
     return found

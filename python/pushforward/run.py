@@ -125,8 +125,10 @@ class Run:
         done = self.position == self.plan.warmup
         kernel = cast("Kernel", warm_up.result if done else warm_up.kernel)
         self.kernel = kernel.prepare(self.x)
-        if done:
+        if done:  # steps that a warm-up has tried say nothing of the kernel that it found
             self._warm_up = None
+            for counter in self.state.counts.tensors():
+                counter.zero_()
 
     def _advance_native(self, n: int) -> None:
         kernel, state, recorder = self.kernel, self.state, self.recorder

@@ -102,12 +102,12 @@ class Call:
         run = entry(op, f", {name}, ", *parts, f"<{name}")
         self.launch(run, -(-rows * per_row // BLOCK), arguments, kernel)
 
-    def chains(self, op, parts, n_chains, dim, extra_bytes, kernel):
+    def chains(self, op, parts, n_chains, dim, extra_bytes, kernel, n_rows):
         """for_each_chain: a chain a thread where the dimension has a kernel of its own"""
         if any("::Dim<" in p for p in parts):
             scratch, per_block, shared = extra_bytes, BLOCK, extra_bytes * BLOCK
         else:
-            scratch = -(-(extra_bytes + 6 * self.dtype.itemsize * dim) // 16) * 16
+            scratch = -(-(extra_bytes + n_rows * self.dtype.itemsize * dim) // 16) * 16
             per_block, shared = BLOCK // 32, scratch * BLOCK // 32
         arguments = [c_int64(n_chains), c_int64(scratch)]
         self.launch(entry(op, *parts), -(-n_chains // per_block), arguments, kernel, shared)
@@ -119,9 +119,10 @@ class Call:
         )
 
 
-def of_dim(law, dtype):
+def of_dim(law, dtype, largest=32):
     """How the kernels of this target call its dimension, and the struct of it."""
-    own = (dtype == torch.float32 and law.dim in (1, 2, 3, 4, 8, 16, 32)) or law.kind == 8
+    own = dtype == torch.float32 and law.dim in (1, 2, 3, 4, 8, 16, 32) and law.dim <= largest
+    own = own or law.kind == 8
     short = str(law.dim <= 32).lower()
     return f"pf::cuda::Dim<{law.dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(law.dim)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from conftest import ZOO
 from ptx import rounding
 from ptx.calls import (
     BLOCK,
@@ -25,7 +26,7 @@ from ptx.calls import (
 )
 from ptx.nvcc import needs_nvcc
 from ptx.structs import functor
-from pushforward import _ops
+from pushforward import _native, _ops
 
 HAS_WALKS = CSRC.exists() and "#error" not in (CSRC / "backend" / "backend.hpp").read_text()
 pytestmark = [
@@ -34,7 +35,8 @@ pytestmark = [
     pytest.mark.skipif(not HAS_WALKS, reason="the CUDA walks are not written yet"),
 ]
 DTYPES = [torch.float32, torch.float64]
-SLOW = {"langevin_run", "evaluate"}  # many kernels: half a minute of nvcc
+# Many kernels: half a minute of nvcc each.
+SLOW = {"evaluate", *(f"{run}_run" for run in _native.run_kinds)}
 OPS = [
     pytest.param(p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW))
     for p in sorted((CSRC / "ops").glob("*.cpp"))
@@ -247,51 +249,84 @@ def test_evaluate(target, dtype):
     )
     dim, size = of_dim(target, dtype)
     parts = ["Evaluate<", f"cuda::{name}", f", {dim}"]
-    call.chains("evaluate", parts, n_chains, target.dim, 0, functor(p, held, size))
+    call.chains("evaluate", parts, n_chains, target.dim, 0, functor(p, held, size), n_rows=5)
     expected = pf.ops.log_density_and_score(x, target)
     assert same(value, expected[0])
     assert same(score, expected[1])
+
+
+# A run, its parameters, its rows of coordinates without the noise's, the most a thread keeps, and
+# the purpose of its noise.
+RUNS = {
+    "langevin": ({"step_size": 0.02}, 5, 32, "proposal"),
+    "random_walk": ({"step_size": 0.5}, 6, 16, "proposal"),
+    "mala": ({"step_size": 0.05}, 6, 16, "proposal"),
+    "underdamped": ({"step_size": 0.125, "friction": 0.75}, 8, 8, "momentum"),
+    "hmc": ({"step_size": 0.125, "n_leapfrog": 2, "jitter": 0.25}, 8, 8, "momentum"),
+}
+SOME = ["gaussian-plane", "gaussian-dense", "mixture-isotropic", "double-well", "ring"]
+
+
+def check_run(kind, target, dtype, **more):
+    parameters, n_rows, largest, purpose = RUNS[kind]
+    parameters = {**parameters, **more}
+    n_chains, n_steps, thin, first = 6, 5, 2, 3
+    start = target.sample(n_chains, seed=1).to(dtype)
+    n_kept = (n_steps + 1) // thin
+    if kind != "underdamped":
+        parameters["beta"] = torch.linspace(0.5, 2, n_chains, dtype=dtype)
+
+    def outputs():
+        sums = [torch.zeros(n_chains, target.dim, dtype=torch.float64) for _ in range(4)]
+        return (
+            start.clone(), _ops.Counts.zeros(n_chains, start.device), (start.clone(), *sums, 3),
+            torch.zeros(n_kept, n_chains, target.dim, dtype=dtype), torch.zeros(n_kept, n_chains, dtype=dtype),
+            start.flip(0).contiguous(),
+        )  # fmt: skip
+
+    x, counts, moments, draws, value, velocity = expected = outputs()
+    _ops.run_chunk(
+        kind, x, target, {**parameters, **({"velocity": velocity} if kind == "underdamped" else {})},
+        seed=SEED, first_step=first, n_steps=n_steps, chain_offset=7, counts=counts.tensors(),
+        steps_done=1, thin=thin, draws=draws, log_density=value, moments=moments,
+    )  # fmt: skip
+
+    x, counts, moments, draws, value, velocity = outputs()
+    call = Call(dtype)
+    params, name, held = call.target(target)
+    coefficients = {
+        k: call.per_chain(parameters.get(k, 1.0)) for k in ("step_size", "beta", "friction")
+    }
+    p = S["RunParams"](
+        x=call.at(x), n_chains=n_chains, target=params, **coefficients,
+        velocity=call.at(velocity), n_leapfrog=parameters.get("n_leapfrog", 1),
+        jitter=parameters.get("jitter", 0.0), jitter_noise=call.noise("adaptation", first, 7),
+        noise=call.noise(purpose, first * target.dim, 7), accept=call.noise("accept", first, 7),
+        n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
+        tallies=S["Tallies"](*map(call.at, counts.tensors())),
+        moments=S["Moments"](*map(call.at, moments[:5]), 3),
+    )  # fmt: skip
+    dim, size = of_dim(target, dtype, largest)
+    parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
+    call.chains(
+        f"{kind}_run", parts, n_chains, target.dim, 24 * target.dim, functor(p, held, size),
+        n_rows=n_rows + 1,
+    )  # fmt: skip
+    theirs = (expected[0], *expected[1].tensors(), *expected[2][:5], *expected[3:])
+    ours = (x, *counts.tensors(), *moments[:5], draws, value, velocity)
+    assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("step_size", [0.02, 1e9])  # the second soon leaves the finite numbers
 def test_langevin_run(target, dtype, step_size):
-    n_chains, n_steps, thin, first = 6, 5, 2, 3
-    start = target.sample(n_chains, seed=1).to(dtype)
-    n_kept = (n_steps + 1) // thin
+    check_run("langevin", target, dtype, step_size=step_size)
 
-    def outputs():
-        sums = [torch.zeros(n_chains, target.dim, dtype=torch.float64) for _ in range(2)]
-        return (
-            start.clone(), torch.zeros(n_chains, dtype=torch.int64), (start.clone(), *sums),
-            torch.zeros(n_kept, n_chains, target.dim, dtype=dtype), torch.zeros(n_kept, n_chains, dtype=dtype),
-        )  # fmt: skip
 
-    x, bad, moments, draws, value = expected = outputs()
-    beta = torch.linspace(0.5, 2, n_chains, dtype=dtype)
-    _ops.langevin_chunk(
-        x, target, step_size=step_size, beta=beta, seed=SEED, first_step=first, n_steps=n_steps,
-        chain_offset=7, n_nonfinite=bad, steps_done=1, thin=thin, draws=draws, log_density=value,
-        moments=moments,
-    )  # fmt: skip
-
-    x, bad, moments, draws, value = outputs()
-    call = Call(dtype)
-    params, name, held = call.target(target)
-    p = S["LangevinRunParams"](
-        x=call.at(x), n_chains=n_chains, target=params, step_size=call.per_chain(step_size),
-        beta=call.per_chain(beta), noise=call.noise("proposal", first * target.dim, 7),
-        n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
-        n_nonfinite=call.at(bad), moments=S["Moments"](*map(call.at, moments)),
-    )  # fmt: skip
-    dim, size = of_dim(target, dtype)
-    parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
-    call.chains(
-        "langevin_run", parts, n_chains, target.dim, 24 * target.dim, functor(p, held, size)
-    )
-    assert torch.equal(bad, expected[1])
-    for ours, theirs in zip(
-        (x, *moments, draws, value), (expected[0], *expected[2], *expected[3:]), strict=True
-    ):
-        assert same(ours, theirs)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("kind", [k for k in RUNS if k != "langevin"])
+def test_runs(kind, name, dtype):
+    check_run(kind, ZOO[name], dtype)
