@@ -3,79 +3,95 @@
 #include "backend/backend.hpp"
 #include "kernels/metropolis.hpp"
 #include "ops/ops.hpp"
-#include "ops/row_moments.hpp"
 #include "ops/with_target.hpp"
 
 namespace pf::PF_BACKEND {
 namespace {
 
-template <class T>
-struct AcceptChain {
+// The rows of one tile's chains as they lie in memory, a coordinate at a time.
+template <class U, class Tile, class D>
+struct Columns {
+  const Tile& tile;
+  U* rows;
+  D dim;
+  PF_HD auto operator[](int64_t i) const { return tile.load_column(rows, dim, i); }
+  template <class Value>
+  PF_HD void put(int64_t i, const Value& value) const {
+    tile.store_column(rows, dim, i, value);
+  }
+};
+
+template <class T, class D>
+struct AcceptChains {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
   AcceptParams p;
+  D dim;
 
-  PF_HD void operator()(int64_t chain) const {
-    const int64_t first = chain * p.dim;
-    T* x = static_cast<T*>(p.x) + first;
-    const T* proposed = static_cast<const T*>(p.proposed) + first;
-    T* value = static_cast<T*>(p.log_density) + chain;
-    const T next_value = static_cast<const T*>(p.proposed_log_density)[chain];
-    T* score = p.score != nullptr ? static_cast<T*>(p.score) + first : nullptr;
-    const T* next_score =
-        p.score != nullptr ? static_cast<const T*>(p.proposed_score) + first : nullptr;
+  template <class U>
+  PF_HD Columns<U, Tile, D> columns(const Tile& tile, void* rows) const {
+    return {tile, static_cast<U*>(rows), dim};
+  }
 
-    const T beta = value_of<T>(p.beta, chain);
-    T correction = T(0);
+  PF_HD void operator()(const Tile& tile) const {
+    T* values = static_cast<T*>(p.log_density);
+    const Real value = tile.load_values(values);
+    const Real next_value = tile.load_values(static_cast<const T*>(p.proposed_log_density));
+    const auto x = columns<T>(tile, p.x), y = columns<T>(tile, const_cast<void*>(p.proposed));
+    const auto score = columns<T>(tile, p.score);
+    const auto next_score = columns<T>(tile, const_cast<void*>(p.proposed_score));
+
+    const Real beta = tile.load(p.beta);
+    Real correction = Real(T(0));
     if (p.langevin) {
-      correction = langevin_asymmetry<T>(Dim<0>{p.dim}, static_cast<const T*>(x), proposed,
-                                         static_cast<const T*>(score), next_score,
-                                         value_of<T>(p.step_size, chain), beta);
+      correction =
+          langevin_asymmetry<Real>(dim, x, y, score, next_score, tile.load(p.step_size), beta);
     } else if (p.correction != nullptr) {
-      correction = static_cast<const T*>(p.correction)[chain];
+      correction = tile.load_values(static_cast<const T*>(p.correction));
     }
-    const auto verdict = judge(fma(beta, next_value - *value, correction), uniform(chain));
-    if (verdict.nonfinite) ++p.tallies.n_nonfinite[chain];
-    const double probability = to_wide(verdict.probability);
-    p.tallies.accepted[chain] += probability;
-    p.tallies.accepted_squares[chain] =
-        fma(probability, probability, p.tallies.accepted_squares[chain]);
-    if (!verdict.refused) {
-      for (int64_t i = 0; i < p.dim; ++i) x[i] = proposed[i];
-      if (score != nullptr) {
-        for (int64_t i = 0; i < p.dim; ++i) score[i] = next_score[i];
-      }
-      *value = next_value;
-    }
-    add_row(p.moments, x, chain, p.dim);
+    auto uniforms = tile.uniforms(p.accept, 1);
+    uniforms.begin_step(Dim<1>{1});
+    const auto verdict = judge(fma(beta, next_value - value, correction), uniforms.at(0));
+    if (any(verdict.nonfinite)) tile.count_where(verdict.nonfinite, p.tallies.n_nonfinite);
+    const auto probability = to_wide(verdict.probability);
+    tile.store(p.tallies.accepted, tile.load_values(p.tallies.accepted) + probability);
+    tile.store(p.tallies.accepted_squares,
+               fma(probability, probability, tile.load_values(p.tallies.accepted_squares)));
+    dim.sync();
+    dim.each([&](int64_t i) {
+      x.put(i, select(verdict.refused, x[i], y[i]));
+      if (p.score != nullptr) score.put(i, select(verdict.refused, score[i], next_score[i]));
+    });
+    tile.store(values, select(verdict.refused, value, next_value));
+    if (p.moments.sum != nullptr) add_to_moments(tile, x);
   }
 
  private:
-  // Entry `start` of the chain's sequence.
-  PF_HD T uniform(int64_t chain) const {
-    const NoiseSource noise = resolved(p.accept);
-    const ChainCounter<uint32_t> id(noise.chain_offset + static_cast<uint64_t>(chain), 0u,
-                                    noise.purpose);
-    constexpr int kPerBlock = Draw<T>::kPerBlock;
-    const uint64_t block = noise.start / kPerBlock;
-    T u[kPerBlock];
-    Uniform::values<T>(
-        philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                                id.c2, id.c3, PhiloxKey(noise.seed)),
-        0, kPerBlock, u);
-    T wanted = u[0];
-    PF_UNROLL
-    for (int j = 1; j < kPerBlock; ++j) {
-      wanted = noise.start % kPerBlock == static_cast<uint64_t>(j) ? u[j] : wanted;
-    }
-    return wanted;
+  template <class X>
+  PF_HD void add_to_moments(const Tile& tile, const X& x) const {
+    const auto shift = columns<T>(tile, const_cast<void*>(p.moments.shift));
+    const auto sum = columns<double>(tile, p.moments.sum);
+    const auto squares = columns<double>(tile, p.moments.sum_of_squares);
+    dim.each([&](int64_t i) {
+      const auto off = to_wide(x[i]) - to_wide(shift[i]);
+      sum.put(i, sum[i] + off);
+      squares.put(i, fma(off, off, squares[i]));
+    });
   }
 };
+
+struct NoTarget {};
 
 }  // namespace
 
 void accept(const AcceptParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
-    const double cost = static_cast<double>(p.n_chains) * (60 + 2.0 * static_cast<double>(p.dim));
-    for_each_row(p.n_chains, p.place, cost, AcceptChain<decltype(zero)>{p});
+    using T = decltype(zero);
+    const double cost = static_cast<double>(p.n_chains) * (20 + 2.0 * static_cast<double>(p.dim));
+    with_dim<T, 8>(NoTarget{}, p.dim, [&](const NoTarget&, auto dim) {
+      using D = decltype(dim);
+      for_each_chain<T, D>(p.n_chains, 0, p.place, cost, AcceptChains<T, D>{p, dim});
+    });
   });
 }
 

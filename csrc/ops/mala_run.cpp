@@ -72,6 +72,6 @@ class MalaMove {
 
 }  // namespace
 
-void mala_run(const RunParams& p) { run_chains<MalaMove, 16>(p, 2.0); }
+void mala_run(const RunParams& p) { run_chains<MalaMove, 8>(p, 2.0); }
 
 }  // namespace pf::PF_BACKEND

@@ -2,7 +2,6 @@
 // Taking a proposed state where it is finite, and the streaming mean and variance.
 #include "backend/backend.hpp"
 #include "ops/ops.hpp"
-#include "ops/row_moments.hpp"
 #include "ops/with_target.hpp"
 
 namespace pf::PF_BACKEND {
@@ -23,7 +22,15 @@ struct CommitChain {
       return;
     }
     for (int64_t i = 0; i < p.dim; ++i) x[i] = proposed[i];
-    add_row(p.moments, x, chain, p.dim);
+    if (p.moments.sum == nullptr) return;
+    const T* shift = static_cast<const T*>(p.moments.shift) + first;
+    double* sum = p.moments.sum + first;
+    double* squares = p.moments.sum_of_squares + first;
+    for (int64_t i = 0; i < p.dim; ++i) {
+      const double off = to_wide(x[i]) - to_wide(shift[i]);
+      sum[i] += off;
+      squares[i] = fma(off, off, squares[i]);
+    }
   }
 };
 

@@ -30,7 +30,7 @@ def fill(
     seed: Counter,
     purpose: int,
     chain_offset: int,
-    start: int,
+    start: Counter,
     n_threads: int,
 ) -> None: ...
 def langevin(

@@ -37,8 +37,9 @@ class Chains:
             burn-in, float64 ``(n_chains,)``; None for kernels that refuse nothing.
         accept_var: variance of that probability from step to step, likewise.
         n_nonfinite: how often each chain's step after the warm-up left the finite numbers and was
-            not taken, int64 ``(n_chains,)``. Such a step repeats the state in ``draws``; kernels that accept or
-            refuse count it as refused, the others leave it out of ``mean`` and ``var``.
+            not taken, int64 ``(n_chains,)``. Such a step repeats the state in ``draws``; kernels
+            that accept or refuse count it as refused, the others leave it out of ``mean`` and
+            ``var``.
         n_divergent: how many trajectories after the burn-in diverged, int64 ``(n_chains,)``.
         seed: the seed that was used.
         first_step: index of the first step.

@@ -18,15 +18,18 @@ from pushforward._ops.arguments import (
 
 
 def fill_(
-    out: Tensor, *, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int
+    out: Tensor, *, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int | Tensor
 ) -> Tensor:
-    """Fill ``out`` (n_chains, n) with a stretch of each chain's sequence."""
+    """Fill ``out`` (n_chains, n) with a stretch of each chain's sequence.
+
+    It begins at entry ``start``; a tensor on the GPU counts stretches: entry ``n * start``.
+    """
     if is_plain(out):
         _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())
         changed(out)
     else:
         no_grad_in_place("fill", out)
-        torch.ops.pushforward.fill_(out, uniform, seed, purpose, chain_offset, start)
+        torch.ops.pushforward.fill_(out, uniform, seed, purpose, chain_offset, int(start))
     return out
 
 
