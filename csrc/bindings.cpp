@@ -10,18 +10,14 @@
 
 #include "arguments.hpp"
 #include "backend/threads.hpp"
+#include "calls.hpp"
 #include "ops/ops.hpp"
 #include "tensor_view.hpp"
 
 namespace pf {
-namespace {
 
 const OpTable* cpu_ops = nullptr;
 
-// Purposes of the noise contract; python/pushforward/random.py holds the public table.
-constexpr uint32_t kProposal = 1, kForward = 6, kReverse = 7;
-
-// Where the tensors of a call are.
 Place place_of(const TensorView& x, int n_threads) {
   if (x.device() < 0) return {n_threads, -1, nullptr};
   if (cuda_table() == nullptr) {
@@ -32,12 +28,10 @@ Place place_of(const TensorView& x, int n_threads) {
   return {n_threads, x.device(), current_stream(x.device())};
 }
 
-template <class Params>
-void launch(void (*OpTable::*op)(const Params&), const Params& params) {
-  const OpTable& ops = params.place.device < 0 ? *cpu_ops : *cuda_table();
-  const py::gil_scoped_release unlocked;
-  (ops.*op)(params);
-}
+namespace {
+
+// Purposes of the noise contract; python/pushforward/random.py holds the public table.
+constexpr uint32_t kProposal = 1, kForward = 6, kReverse = 7;
 
 // ---- the module's functions
 // ------------------------------------------------------------------------
@@ -257,6 +251,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("pool", &pool);
   m.def("math", &math);
   m.def("advise_huge_pages", &advise);
+  bind_lattices(m);
 }
 
 }  // namespace pf

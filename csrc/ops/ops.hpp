@@ -117,6 +117,22 @@ struct MathParams {
   int64_t n;
 };
 
+// n_steps sweeps of the Ising model in place; x (n_lattices, *shape) holds words of `bytes` bytes
+// that are `up` or `down`, and the top bit is set in `down` alone. temperature and field are
+// float64, one a lattice. workspace: see IsingWorkspace in csrc/ops/ising.cpp; a GPU's only.
+struct IsingParams {
+  Place place;
+  void* x;
+  int bytes;
+  uint64_t up, down;
+  int64_t n_lattices;
+  LatticeShape shape;
+  PerChain temperature, field;
+  bool no_field, heat_bath;
+  NoiseSource noise;
+  int64_t n_steps;
+};
+
 struct OpTable {
   const char* name;
   void (*fill)(const FillParams&);
@@ -128,6 +144,7 @@ struct OpTable {
   void (*reverse)(const ReverseParams&);
   void (*pool)(const PoolParams&);
   void (*math)(const MathParams&);
+  void (*ising)(const IsingParams&);
 };
 
 // The CUDA backend, or null in a build without it.

@@ -15,8 +15,10 @@
   void reverse(const ReverseParams&);                                                  \
   void pool(const PoolParams&);                                                        \
   void math(const MathParams&);                                                        \
+  void ising(const IsingParams&);                                                      \
   static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate, \
-                                commit,     diffuse, reverse,  pool,         math};    \
+                                commit,     diffuse, reverse,  pool,         math,     \
+                                ising};                                                \
   }
 
 namespace pf {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lattices at the border to Python: shapes and parameters of every lattice are checked here.
+#include <string>
+
+#include "arguments.hpp"
+#include "calls.hpp"
+
+namespace pf {
+namespace {
+
+constexpr uint32_t kSite = 10;
+
+// x (n_lattices, *shape): dense, of 1 to 4 dimensions, every size positive.
+LatticeShape shape_of(const TensorView& x, int least_dims, int most_dims) {
+  const int n_dims = x.ndim - 1;
+  if (n_dims < least_dims || n_dims > most_dims) {
+    bad_value(x.name,
+              "shape (n_lattices, *shape) with " + std::to_string(least_dims) + " to " +
+                  std::to_string(most_dims) + " dimensions of a lattice",
+              x.shape_text());
+  }
+  LatticeShape shape{n_dims, {1, 1, 1, 1}};
+  for (int i = 0; i < n_dims; ++i) {
+    shape.size[i] = x.shape[i + 1];
+    if (shape.size[i] < 1) bad_value(x.name, "a lattice with sites", x.shape_text());
+  }
+  return shape;
+}
+
+// float64, one value or one a lattice, on x's device.
+class LatticeParameter {
+ public:
+  LatticeParameter(py::handle value, const char* name, const TensorView& x) : tensor_(value, name, false) {
+    if (tensor_.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
+    tensor_.must_be_with(x);
+    const int64_t n = tensor_.numel();
+    if (n != 1 && n != x.n_chains()) {
+      bad_value(name, "one value or one a lattice", tensor_.shape_text());
+    }
+    view = {tensor_.data, n == 1 ? 0 : 1, 0};
+  }
+  PerChain view;
+
+ private:
+  TensorView tensor_;
+};
+
+// Noise that starts at sweep first_step of `per_step` entries each.
+NoiseSource lattice_noise(py::handle seed, uint32_t purpose, py::handle chain_offset,
+                          py::handle first_step, int64_t n_steps, int64_t n_lattices,
+                          int64_t per_step) {
+  NoiseSource noise{};
+  noise.seed = static_cast<uint64_t>(whole(seed, "seed"));
+  noise.purpose = purpose;
+  noise.chain_offset = static_cast<uint64_t>(whole(chain_offset, "chain_offset"));
+  if (noise.chain_offset + static_cast<uint64_t>(n_lattices) > kChainLimit) {
+    bad_value("chain_offset", "chain_offset + n_lattices <= 2^56",
+              std::to_string(noise.chain_offset) + " + " + std::to_string(n_lattices));
+  }
+  const int64_t first = whole(first_step, "first_step");
+  const int64_t last = INT64_MAX / per_step;
+  if (first > last || n_steps > last - first) {
+    bad_value("first_step", "a step whose noise entries stay below 2^63", std::to_string(first));
+  }
+  noise.start = static_cast<uint64_t>(first) * static_cast<uint64_t>(per_step);
+  noise.per_step = per_step;
+  return noise;
+}
+
+int64_t sites_of(const LatticeShape& s) { return s.size[0] * s.size[1] * s.size[2] * s.size[3]; }
+
+// A state of spins: int8 or floating point words, and which of them are up and down.
+void describe_spins(const TensorView& x, int* bytes, uint64_t* up, uint64_t* down) {
+  if (x.code == dlpack::kInt && x.bits == 8) {
+    *bytes = 1, *up = 0x01, *down = 0xff;
+    return;
+  }
+  switch (x.storage_dtype()) {
+    case Dtype::kBFloat16: *bytes = 2, *up = 0x3f80; break;
+    case Dtype::kFloat16: *bytes = 2, *up = 0x3c00; break;
+    case Dtype::kFloat32: *bytes = 4, *up = 0x3f800000; break;
+    case Dtype::kFloat64: *bytes = 8, *up = 0x3ff0000000000000; break;
+  }
+  *down = *up | uint64_t{1} << (8 * *bytes - 1);
+}
+
+void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
+           py::handle seed, py::handle first_step, py::handle n_steps, py::handle chain_offset,
+           int n_threads) {
+  const TensorView state(x, "x", false);
+  IsingParams p{};
+  describe_spins(state, &p.bytes, &p.up, &p.down);
+  p.shape = shape_of(state, 2, 3);
+  for (int i = 0; i < p.shape.n_dims; ++i) {
+    if (p.shape.size[i] % 2 != 0) bad_value("x", "even sizes for a checkerboard", state.shape_text());
+  }
+  const LatticeParameter t(temperature, "temperature", state), h(field, "field", state);
+  p.place = place_of(state, n_threads);
+  p.x = state.data;
+  p.n_lattices = state.n_chains();
+  p.temperature = t.view;
+  p.field = h.view;
+  p.no_field = no_field;
+  p.heat_bath = heat_bath;
+  p.n_steps = whole(n_steps, "n_steps");
+  p.noise = lattice_noise(seed, kSite, chain_offset, first_step, p.n_steps, p.n_lattices,
+                          sites_of(p.shape));
+  launch(&OpTable::ising, p);
+}
+
+}  // namespace
+
+void bind_lattices(py::module_& m) { m.def("ising", &ising); }
+
+}  // namespace pf
