@@ -16,9 +16,12 @@
   void pool(const PoolParams&);                                                        \
   void math(const MathParams&);                                                        \
   void ising(const IsingParams&);                                                      \
+  void clusters(const ClusterParams&);                                                 \
+  void phi4_run(const Phi4RunParams&);                                                 \
+  void phi4_evaluate(const Phi4EvaluateParams&);                                       \
   static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate, \
                                 commit,     diffuse, reverse,  pool,         math,     \
-                                ising};                                                \
+                                ising,      clusters, phi4_run, phi4_evaluate};        \
   }
 
 namespace pf {

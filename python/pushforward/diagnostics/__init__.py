@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of chains: how far they are from having converged, and what their averages are worth.
+
+From kept draws: :func:`rhat`, :func:`ess`, :func:`mcse`, and :func:`summary` of all of them. From
+sums that a run adds up without keeping draws: :class:`Tallies` and the ``streaming`` functions.
+For any correlated series: :func:`autocorrelation`, :func:`integrated_autocorrelation_time`,
+:func:`blocking`, :func:`block_means` and :func:`jackknife`. Everything is computed in float64.
+"""
+
+from pushforward.diagnostics.convergence import ess, mcse, rhat
+from pushforward.diagnostics.series import (
+    autocorrelation,
+    block_means,
+    blocking,
+    integrated_autocorrelation_time,
+    jackknife,
+)
+from pushforward.diagnostics.streaming import (
+    Tallies,
+    streaming_ess,
+    streaming_mcse,
+    streaming_rhat,
+    tally,
+)
+from pushforward.diagnostics.table import Summary, summary
+
+__all__ = [
+    "Summary",
+    "Tallies",
+    "autocorrelation",
+    "block_means",
+    "blocking",
+    "ess",
+    "integrated_autocorrelation_time",
+    "jackknife",
+    "mcse",
+    "rhat",
+    "streaming_ess",
+    "streaming_mcse",
+    "streaming_rhat",
+    "summary",
+    "tally",
+]
