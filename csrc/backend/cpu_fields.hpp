@@ -34,6 +34,8 @@ class Entries {
 
   // Nothing past `end` is made.
   Entries(const NoiseSource& noise, uint64_t end) : noise_(noise), end_(end) {}
+  // The same for somebody who works beside, up to an end of its own.
+  Entries until(uint64_t end) const { return Entries(noise_, end); }
   const T* at(uint64_t begin, int64_t n) {
     if (begin < first_ || begin + static_cast<uint64_t>(n) > first_ + made_) refill(begin, n);
     return values_ + (begin - first_);
@@ -72,6 +74,7 @@ PF_HD T entry(const NoiseSource& noise, uint64_t index) {
 template <class T>
 struct NoEntries {
   static constexpr int64_t kMost = int64_t{1} << 40;
+  NoEntries until(uint64_t) const { return {}; }
   const T* at(uint64_t, int64_t) { return nullptr; }
 };
 
@@ -81,6 +84,8 @@ class FieldLattice {
  public:
   using Real = Pack<T>;
   using Mask = MaskOf<T>;
+  template <class Law>
+  using Source = Entries<Law, T>;  // what a pass reads at every site
   static constexpr int64_t kFront = 64 / sizeof(T);  // elements before a row
 
   // kLanes sites of a row from its site `column` on; those past its end are 0.
@@ -106,18 +111,14 @@ class FieldLattice {
       return partial_ ? select(inside_, x, Real(T(0))) : x;
     }
     // Where the coordinates add up to an even (0) or odd number.
-    PF_HD Mask of_colour(int colour) const {
-      T lanes[kLanes];
-      for (int l = 0; l < kLanes; ++l) lanes[l] = static_cast<T>((l + parity_ + colour) % 2);
-      return Real::load(lanes) == Real(T(0));
-    }
+    PF_HD Mask of_colour(int colour) const { return (parity_ + colour) % 2 == 0 ? even_ : !even_; }
 
    private:
     friend class FieldLattice;
     int64_t at_;
     const int64_t* beside_;
     const T* noise_;
-    Mask inside_;
+    Mask inside_, even_;
     bool partial_;
     int parity_;
   };
@@ -159,42 +160,34 @@ class FieldLattice {
     }
   }
 
-  // What a pass may read: entries of a sequence up to `end`, or nothing.
-  template <class Law>
-  auto entries(const NoiseSource& noise, uint64_t end) const {
-    return [noise, end] { return Entries<Law, T>(noise, end); };
-  }
-  auto silence() const {
-    return [] { return NoEntries<T>(); };
-  }
   // Whether this worker writes what belongs to the lattice as a whole.
   bool speaks() const { return true; }
 
-  // visit(sites) for all; `written` is closed afterwards. noise: its entry of every site, of which
-  // the first of the pass is `first`; `nanoseconds` a site is the cost.
-  template <class Make, class Visit>
-  void pass(uint64_t first, const Make& make, double nanoseconds, Field<T> written,
+  // visit(sites) for all; `written` is closed afterwards. `source` is read at every site, from
+  // entry `first` on; `nanoseconds` is the cost of a site.
+  template <class Source, class Visit>
+  void pass(uint64_t first, Source& source, double nanoseconds, Field<T> written,
             const Visit& visit) const {
-    over_rows(nanoseconds, [&](int64_t begin, int64_t end) {
-      auto entries = make();
-      for (int64_t r = begin; r < end; ++r) {
-        walk_row(r, first, entries, [&](const Sites& s, int64_t) { visit(s); });
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) { visit(s); });
         if (written.first != nullptr) close_row(written.first + r * stride_);
       }
     });
   }
   // The same where visit returns a term; their sum: in a row 32 strided chains and a binary tree,
   // then the rows in order in float64.
-  template <class Make, class Visit>
-  double sum(uint64_t first, const Make& make, double nanoseconds, Field<T> written,
+  template <class Source, class Visit>
+  double sum(uint64_t first, Source& source, double nanoseconds, Field<T> written,
              const Visit& visit) const {
-    over_rows(nanoseconds, [&](int64_t begin, int64_t end) {
-      auto entries = make();
-      for (int64_t r = begin; r < end; ++r) {
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
         constexpr int kChains = kReductionWidth / kLanes;
         Real chain[kChains];
         for (int j = 0; j < kChains; ++j) chain[j] = Real(T(0));
-        walk_row(r, first, entries, [&](const Sites& s, int64_t column) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t column) {
           const int j = static_cast<int>(column / kLanes % kChains);
           chain[j] = chain[j] + s.only_inside(visit(s));
         });
@@ -208,20 +201,21 @@ class FieldLattice {
     for (int64_t r = 0; r < rows_; ++r) total += row_sums_[r];
     return total;
   }
-  // Whether a pass wrote finite numbers only; visit returns what must be finite.
-  template <class Make, class Visit>
-  bool finite(uint64_t first, const Make& make, double nanoseconds, Field<T> written,
+  // Whether visit, which returns what must be, returned finite numbers only.
+  template <class Source, class Visit>
+  bool finite(uint64_t first, Source& source, double nanoseconds, Field<T> written,
               const Visit& visit) const {
-    over_rows(nanoseconds, [&](int64_t begin, int64_t end) {
-      auto entries = make();
-      for (int64_t r = begin; r < end; ++r) {
-        Real turned = Real(T(0));
-        walk_row(r, first, entries, [&](const Sites& s, int64_t) {
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      Real turned = Real(T(0));
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) {
           turned = fma(s.only_inside(visit(s)), Real(T(0)), turned);
         });
-        row_sums_[r] = any(turned != turned) ? 1 : 0;
+        row_sums_[r] = 0;
         close_row(written.first + r * stride_);
       }
+      if (any(turned != turned)) row_sums_[begin] = 1;
     });
     for (int64_t r = 0; r < rows_; ++r) {
       if (row_sums_[r] != 0) return false;
@@ -234,55 +228,82 @@ class FieldLattice {
     row[-1] = row[length_ - 1];
     row[length_] = row[0];
   }
-  template <class Body>
-  void over_rows(double nanoseconds, const Body& body) const {
-    if (place_.n_threads <= 1) return body(0, rows_);
+  template <class Source, class Body>
+  void over_rows(uint64_t first, Source& source, double nanoseconds, const Body& body) const {
+    if (place_.n_threads <= 1) return body(0, rows_, source);
     const int64_t block = rows_ / (8 * place_.n_threads) + 1;
     for_each_block(rows_, block, place_, nanoseconds * static_cast<double>(sites()), 0,
-                   [&](int64_t begin, int64_t end, void*) { body(begin, end); });
+                   [&](int64_t begin, int64_t end, void*) {
+                     Source own = source.until(first + static_cast<uint64_t>(end * length_));
+                     body(begin, end, own);
+                   });
   }
 
-  // Where the rows next to row r begin, seen from it; returns whether its coordinates are odd.
-  PF_HD int beside(int64_t r, int64_t* offsets) const {
-    int64_t step = stride_, parity = 0;
-    for (int j = 0; j < kDims - 1; ++j) {
-      const int64_t n = size_[kDims - 2 - j], i = r % n;
-      r /= n;
-      offsets[2 * j] = i > 0 ? -step : step * (n - 1);
-      offsets[2 * j + 1] = i + 1 < n ? step : -step * (n - 1);
-      step *= n;
-      parity += i;
+  // From row to row, with the places of the rows beside.
+  class Walk {
+   public:
+    PF_HD Walk(const FieldLattice& f, int64_t row) : f_(f) {
+      T lane[kLanes], odd[kLanes];
+      for (int l = 0; l < kLanes; ++l) {
+        lane[l] = static_cast<T>(l);
+        odd[l] = static_cast<T>(l % 2);
+      }
+      const int64_t rest = f.length_ % kLanes;
+      sites_.inside_ = Real::load(lane) < Real(static_cast<T>(rest));
+      sites_.even_ = Real::load(odd) == Real(T(0));
+      sites_.beside_ = beside_;
+      for (int j = kDims - 2; j >= 0; --j) {
+        at_[j] = row % f.size_[j];
+        row /= f.size_[j];
+      }
+      look_around();
     }
-    return static_cast<int>(parity % 2);
-  }
+    PF_HD void next() {
+      for (int j = kDims - 2; j >= 0; --j) {
+        if (++at_[j] < f_.size_[j]) break;
+        at_[j] = 0;
+      }
+      look_around();
+    }
+    template <class Source, class Visit>
+    PF_HD void row(int64_t r, uint64_t first, Source& entries, const Visit& visit) {
+      const int64_t row = r * f_.stride_, length = f_.length_;
+      for (int64_t begin = 0; begin < length; begin += Source::kMost) {
+        const int64_t left = length - begin, n = left < Source::kMost ? left : Source::kMost;
+        sites_.noise_ = entries.at(first + static_cast<uint64_t>(r * length + begin), n);
+        sites_.partial_ = false;
+        int64_t i = begin;
+        for (; i + kLanes <= begin + n; i += kLanes) {
+          sites_.at_ = row + i;
+          visit(sites_, i);
+          if (sites_.noise_ != nullptr) sites_.noise_ += kLanes;
+        }
+        if (i < begin + n) {
+          sites_.at_ = row + i;
+          sites_.partial_ = true;
+          visit(sites_, i);
+        }
+      }
+    }
 
-  template <class Source, class Visit>
-  PF_HD void walk_row(int64_t r, uint64_t first, Source& entries, const Visit& visit) const {
-    int64_t offsets[6];
-    Sites s;
-    s.parity_ = beside(r, offsets);
-    s.beside_ = offsets;
-    const int64_t row = r * stride_;
-    for (int64_t begin = 0; begin < length_; begin += Source::kMost) {
-      const int64_t left = length_ - begin, n = left < Source::kMost ? left : Source::kMost;
-      s.noise_ = entries.at(first + static_cast<uint64_t>(r * length_ + begin), n);
-      s.partial_ = false;
-      int64_t i = begin;
-      for (; i + kLanes <= begin + n; i += kLanes) {
-        s.at_ = row + i;
-        visit(s, i);
-        if (s.noise_ != nullptr) s.noise_ += kLanes;
+   private:
+    PF_HD void look_around() {
+      int64_t step = f_.stride_, parity = 0;
+      PF_UNROLL
+      for (int k = 0; k < kDims - 1; ++k) {
+        const int j = kDims - 2 - k;
+        const int64_t n = f_.size_[j];
+        beside_[2 * k] = at_[j] > 0 ? -step : step * (n - 1);
+        beside_[2 * k + 1] = at_[j] + 1 < n ? step : -step * (n - 1);
+        step *= n;
+        parity += at_[j];
       }
-      if (i < begin + n) {
-        s.at_ = row + i;
-        s.partial_ = true;
-        T lanes[kLanes];
-        for (int l = 0; l < kLanes; ++l) lanes[l] = static_cast<T>(l);
-        s.inside_ = Real::load(lanes) < Real(static_cast<T>(length_ - i));
-        visit(s, i);
-      }
+      sites_.parity_ = static_cast<int>(parity % 2);
     }
-  }
+    const FieldLattice& f_;
+    Sites sites_;
+    int64_t at_[3], beside_[6];
+  };
 
   int64_t length_, rows_, stride_;
   int64_t size_[3] = {1, 1, 1};

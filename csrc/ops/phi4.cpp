@@ -30,7 +30,10 @@ class Phi4Chain {
         couplings_(value_of<double>(p.fields.kappa, index),
                    value_of<double>(p.fields.lambda, index),
                    value_of<double>(p.fields.field, index)),
-        step_size_(static_cast<T>(value_of<double>(p.step_size, index))) {}
+        step_size_(static_cast<T>(value_of<double>(p.step_size, index))),
+        normals_(noise(p.move == Phi4Move::kHmc ? kMomentum : kProposal), last_entry()),
+        moves_(noise(kProposal), last_entry()),
+        words_(noise(kSite), last_entry()) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -77,9 +80,8 @@ class Phi4Chain {
   // x' = x + h s(x) + sqrt(2 h) xi  (eq 122)
   PF_HD void langevin(uint64_t step) {
     const Real h = Real(step_size_), scale = Real(langevin_noise_scale(step_size_, T(1)));
-    const auto normals = lattice_.template entries<Normal>(noise(kProposal), last_entry());
     const bool finite =
-        lattice_.finite(entry_of(step), normals, kNoisy, next_, [&](const Sites& s) {
+        lattice_.finite(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
           const Real x = s.value(at_);
           const Real score = phi4_score(couplings_, x, s.neighbours(at_));
           const Real moved = langevin_move(x, score, h, scale, s.noise());
@@ -97,15 +99,14 @@ class Phi4Chain {
   //   min(1, exp(S(x) - S(y) + |xi|^2 / 2 - |x - y - h s(y)|^2 / (4 h))).
   PF_HD void mala(uint64_t step) {
     const T h = step_size_, scale = langevin_noise_scale(h, T(1)), half_precision = T(0.25) / h;
-    const auto normals = lattice_.template entries<Normal>(noise(kProposal), last_entry());
     const double there =
-        lattice_.sum(entry_of(step), normals, kNoisy, next_, [&](const Sites& s) {
+        lattice_.sum(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
           const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
           const Real score = phi4_score(couplings_, x, around);
           s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
           return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
         });
-    const double back = lattice_.sum(0, lattice_.silence(), kQuiet, kNothing, [&](const Sites& s) {
+    const double back = lattice_.sum(0, silence_, kQuiet, kNothing, [&](const Sites& s) {
       const Real x = s.value(at_), y = s.value(next_), around = s.neighbours(next_);
       const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
       return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
@@ -123,9 +124,8 @@ class Phi4Chain {
       const Array a = lattice_.array(i);
       if (a.first != at_.first && a.first != next_.first) to = a;
     }
-    const auto normals = lattice_.template entries<Normal>(noise(kMomentum), last_entry());
     const double before =
-        lattice_.sum(entry_of(step), normals, kNoisy, from, [&](const Sites& s) {
+        lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
           const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
           const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
           s.put(momentum, kicked);
@@ -133,7 +133,7 @@ class Phi4Chain {
           return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
         });
     for (int64_t i = 1; i < p_.n_leapfrog; ++i) {
-      lattice_.pass(0, lattice_.silence(), kQuiet, to, [&](const Sites& s) {
+      lattice_.pass(0, silence_, kQuiet, to, [&](const Sites& s) {
         const Real x = s.value(from);
         const Real kicked = fma(phi4_score(couplings_, x, s.neighbours(from)), Real(eps),
                                 s.value(momentum));
@@ -145,7 +145,7 @@ class Phi4Chain {
       to = other;
     }
     next_ = from;
-    const double after = lattice_.sum(0, lattice_.silence(), kQuiet, kNothing, [&](const Sites& s) {
+    const double after = lattice_.sum(0, silence_, kQuiet, kNothing, [&](const Sites& s) {
       const Real x = s.value(from), around = s.neighbours(from);
       const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
       return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
@@ -157,14 +157,12 @@ class Phi4Chain {
   PF_HD void metropolis(uint64_t step) {
     const T width = step_size_;
     const Array move = lattice_.array(1), log_u = lattice_.array(2);
-    lattice_.pass(entry_of(step), lattice_.template entries<Uniform>(noise(kProposal), last_entry()),
-                  kNoisy, kNothing, [&](const Sites& s) {
+    lattice_.pass(entry_of(step), moves_, kNoisy, kNothing, [&](const Sites& s) {
                     s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
                   });
-    lattice_.pass(entry_of(step), lattice_.template entries<Uniform>(noise(kSite), last_entry()),
-                  kNoisy, kNothing, [&](const Sites& s) { s.put(log_u, log(s.noise())); });
+    lattice_.pass(entry_of(step), words_, kNoisy, kNothing, [&](const Sites& s) { s.put(log_u, log(s.noise())); });
     for (int colour = 0; colour < 2; ++colour) {
-      lattice_.pass(0, lattice_.silence(), kQuiet, at_, [&](const Sites& s) {
+      lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
         const Real x = s.value(at_), y = x + s.value(move);
         const Real change = phi4_change(couplings_, x, y, s.neighbours(at_));
         const Real kept = select(s.value(log_u) <= -change, y, x);
@@ -190,6 +188,9 @@ class Phi4Chain {
   const Lattice& lattice_;
   Phi4Couplings<T> couplings_;
   T step_size_;
+  typename Lattice::template Source<Normal> normals_;
+  typename Lattice::template Source<Uniform> moves_, words_;
+  NoEntries<T> silence_;
   Array at_, next_;
 };
 
@@ -211,9 +212,10 @@ struct EvaluateField {
                                      value_of<double>(p.fields.lambda, index),
                                      value_of<double>(p.fields.field, index));
     const Field<T> x = lattice.array(0), score = lattice.array(1);
+    NoEntries<T> silence;
     lattice.load(x, static_cast<const T*>(p.fields.x) + index * lattice.sites());
     const double action = lattice.sum(
-        0, lattice.silence(), kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
+        0, silence, kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
           const Real phi = s.value(x), around = s.neighbours(x);
           s.put(score, phi4_score(couplings, phi, around));
           return phi4_action(couplings, phi, around);
