@@ -25,9 +25,20 @@ class Phi4Parameters:
     field: Tensor
 
 
-def parameter(value: Tensor | float, x: Tensor) -> Tensor:
-    """Return ``value`` as the float64 tensor that the lattice ops take."""
-    return torch.as_tensor(value, dtype=torch.float64, device=x.device).contiguous()
+def parameter(value: Tensor | float, x: Tensor, name: str) -> Tensor:
+    """Return ``value`` as the float64 tensor on the device of ``x`` that the lattice ops take."""
+    check_device(x.device, "x")
+    if isinstance(value, Tensor):
+        if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
+            raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
+        check_device(value.device, name)
+        return value.detach().to(x.device, torch.float64).contiguous()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+    try:
+        return torch.full((), float(value), dtype=torch.float64, device=x.device)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a finite number, got {value}") from None
 
 
 def ising_sweeps(
@@ -181,9 +192,8 @@ def _phi4_run(
     accept: Tensor | None,
     n_nonfinite: Tensor | None,
 ) -> None:
-    check_device(x.device, "x")
     no_grad_in_place("phi4_run", x)
-    h = parameter(step_size, x)
+    h = parameter(step_size, x, "width" if move == _METROPOLIS else "step_size")
     if not bool((h.isfinite() & (h > 0)).all()):
         raise ValueError(f"step_size: expected positive finite values, got {step_size}")
     p = parameters

@@ -23,6 +23,13 @@ def lattice_shape(shape: Any, dims: tuple[int, ...]) -> tuple[int, ...]:
     return sizes
 
 
+def values(value: Any, name: str) -> Tensor:
+    """Return ``value`` as finite float64 numbers, one or one a lattice."""
+    if isinstance(value, Tensor) and (value.is_complex() or value.dtype == torch.bool):
+        raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
+    return finite(value, name, (0, 1))
+
+
 class LatticeLaw:
     """A law on periodic lattices of one shape whose parameters may differ between lattices."""
 
@@ -30,17 +37,17 @@ class LatticeLaw:
     parameters: dict[str, Tensor]
 
     def __init__(self, shape: tuple[int, ...], **parameters: Any) -> None:
-        values = {name: finite(value, name, (0, 1)) for name, value in parameters.items()}
-        counts = {len(v) for v in values.values() if v.ndim == 1}
+        given = {name: values(value, name) for name, value in parameters.items()}
+        counts = {len(v) for v in given.values() if v.ndim == 1}
         if len(counts) > 1:
-            sizes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in values.items())
-            raise ValueError(f"parameters: expected the same number of lattices in each, got {sizes}")
+            sizes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in given.items())
+            raise ValueError(f"parameters: expected one number of lattices in all, got {sizes}")
         self.__dict__.update(
             shape=shape,
-            parameters=values,
+            parameters=given,
             n_lattices=counts.pop() if counts else None,
             _placed={},
-            **values,
+            **given,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -101,16 +108,15 @@ class LatticeLaw:
 
 def forward_sum(x: Tensor, n_dims: int) -> Tensor:
     """Return the sum of each site's neighbours one step forward, over the last ``n_dims`` dims."""
-    return sum(
-        (torch.roll(x, -1, -1 - axis) for axis in range(1, n_dims)), torch.roll(x, -1, -1)
-    )
+    total = torch.roll(x, -1, -1)
+    for axis in range(1, n_dims):
+        total = total + torch.roll(x, -1, -1 - axis)
+    return total
 
 
 def neighbour_sum(x: Tensor, n_dims: int) -> Tensor:
     """Return the sum of all ``2 n_dims`` neighbours of each site, along the last dimension first."""
-    total = None
-    for axis in range(n_dims):
-        pair = torch.roll(x, 1, -1 - axis) + torch.roll(x, -1, -1 - axis)
-        total = pair if total is None else total + pair
-    assert total is not None  # there is at least one dimension
+    total = torch.roll(x, 1, -1) + torch.roll(x, -1, -1)
+    for axis in range(1, n_dims):
+        total = total + (torch.roll(x, 1, -1 - axis) + torch.roll(x, -1, -1 - axis))
     return total

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pushforward._ops import lattice as ops
+from pushforward.lattice.base import values
 from pushforward.lattice.ising import Ising
 from pushforward.lattice.phi4 import Phi4
-from pushforward.targets.base import finite
 
 
 def _must_be(target: Any, laws: tuple[type, ...], kernel: Any) -> None:
@@ -85,7 +84,7 @@ class Metropolis:
 
     def __post_init__(self) -> None:
         if self.width is not None:
-            value = finite(self.width, "width", (0, 1))
+            value = values(self.width, "width")
             if not bool((value > 0).all()):
                 raise ValueError(f"width: expected positive values, got {self.width}")
             if isinstance(self.width, Tensor):  # the caller's may change
@@ -123,9 +122,12 @@ class Metropolis:
         if isinstance(target, Ising):
             _sweep_ising(x, target, heat_bath=False, chain_offset=chain_offset, **run)
         else:
-            width = torch.as_tensor(self.width, dtype=torch.float64)
             ops.phi4_metropolis_run(
-                x, target.native_parameters(x), width=width, chain_offset=chain_offset, **run
+                x,
+                target.native_parameters(x),
+                width=0.0 if self.width is None else self.width,
+                chain_offset=chain_offset,
+                **run,
             )
 
 

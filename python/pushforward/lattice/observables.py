@@ -119,7 +119,7 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
         )
     series = _series(draws.detach(), target)
     pooled = all(p.ndim == 0 for p in target.parameters.values())
-    length = _block_length(series)
+    length = _block_length(series, pooled)
     blocks = _blocks(series, length, pooled)
     return _estimates(blocks, target, length)
 
@@ -149,13 +149,13 @@ def _series(draws: Tensor, target: LatticeLaw) -> Tensor:
     return torch.stack(columns)
 
 
-def _block_length(series: Tensor) -> int:
+def _block_length(series: Tensor, pooled: bool) -> int:
     n = len(series)
     if n < 2:
         return n
     with warnings.catch_warnings():  # too short a series ends with one block a lattice
         warnings.simplefilter("ignore", RuntimeWarning)
-        times = integrated_autocorrelation_time(series[:, :, [2, 4]], average_chains=True)
+        times = integrated_autocorrelation_time(series[:, :, [2, 4]], average_chains=pooled)
     finite = times[times.isfinite()]
     slowest = float(finite.max()) if len(finite) else 1.0
     return min(n, math.ceil(_BLOCK_TIMES * max(1.0, slowest)))

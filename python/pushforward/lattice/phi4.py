@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pushforward import _ops
 from pushforward._ops.lattice import Phi4Parameters, phi4_log_density_and_score
-from pushforward.lattice.base import LatticeLaw, lattice_shape, neighbour_sum
-from pushforward.targets.base import finite
+from pushforward.lattice.base import LatticeLaw, lattice_shape, neighbour_sum, values
 
 
 class Phi4(LatticeLaw):
@@ -92,8 +91,7 @@ class Phi4(LatticeLaw):
 
         """
         sizes = lattice_shape(shape, (1, 2, 3, 4))
-        mass, g = finite(m2, "m2", (0, 1)), finite(lam, "lam", (0, 1))
-        source = finite(field, "field", (0, 1))
+        mass, g, source = values(m2, "m2"), values(lam, "lam"), values(field, "field")
         if bool((g < 0).any()):
             raise ValueError(f"lam: expected values >= 0, got {lam}")
         linear = 2 * len(sizes) + mass
