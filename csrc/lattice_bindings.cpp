@@ -31,7 +31,8 @@ LatticeShape shape_of(const TensorView& x, int least_dims, int most_dims) {
 // float64, one value or one a lattice, on x's device.
 class LatticeParameter {
  public:
-  LatticeParameter(py::handle value, const char* name, const TensorView& x) : tensor_(value, name, false) {
+  LatticeParameter(py::handle value, const char* name, const TensorView& x)
+      : tensor_(value, name, false) {
     if (tensor_.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
     tensor_.must_be_with(x);
     const int64_t n = tensor_.numel();
@@ -93,7 +94,8 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
   describe_spins(state, &p.bytes, &p.up, &p.down);
   p.shape = shape_of(state, 2, 3);
   for (int i = 0; i < p.shape.n_dims; ++i) {
-    if (p.shape.size[i] % 2 != 0) bad_value("x", "even sizes for a checkerboard", state.shape_text());
+    if (p.shape.size[i] % 2 != 0)
+      bad_value("x", "even sizes for a checkerboard", state.shape_text());
   }
   const LatticeParameter t(temperature, "temperature", state), h(field, "field", state);
   p.place = place_of(state, n_threads);
@@ -125,8 +127,8 @@ void clusters(py::handle x, py::handle temperature, py::handle field, bool wolff
   p.field = h.view;
   p.wolff = wolff;
   p.n_steps = whole(n_steps, "n_steps");
-  const NoiseSource noise = lattice_noise(seed, 0, chain_offset, first_step, p.n_steps,
-                                          p.n_lattices, 4 * sites);
+  const NoiseSource noise =
+      lattice_noise(seed, 0, chain_offset, first_step, p.n_steps, p.n_lattices, 4 * sites);
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
@@ -140,7 +142,10 @@ struct Phi4Arguments {
   Place place{};
   Phi4Arguments(py::handle x, bool read_only, py::handle k, py::handle l, py::handle h,
                 int n_threads)
-      : state(x, "x", read_only), kappa(k, "kappa", state), lambda(l, "lam", state), field(h, "field", state) {
+      : state(x, "x", read_only),
+        kappa(k, "kappa", state),
+        lambda(l, "lam", state),
+        field(h, "field", state) {
     view.dtype = state.dtype();
     view.shape = shape_of(state, 1, 4);
     place = place_of(state, n_threads);

@@ -14,7 +14,10 @@ def words(seed, purpose, n_chains, start, n, offset=0):
     rows = []
     for chain in range(offset, offset + n_chains):
         c = [block & low, block >> half]
-        c += [np.full_like(block, chain & 0xFFFFFFFF), np.full_like(block, chain >> 32 | purpose << 24)]
+        c += [
+            np.full_like(block, chain & 0xFFFFFFFF),
+            np.full_like(block, chain >> 32 | purpose << 24),
+        ]
         for r in range(10):
             p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
             k0 = np.uint64((seed + r * 0x9E3779B9) & 0xFFFFFFFF)
@@ -129,7 +132,9 @@ def enumerate_ising(shape, temperature, field=0.0):
     volume = int(np.prod(shape))
     states = np.array(list(itertools.product((-1, 1), repeat=volume)), dtype=np.int8)
     grid = states.reshape(-1, *shape).astype(np.int32)
-    bonds = sum((grid * np.roll(grid, -1, a)).reshape(len(grid), -1).sum(1) for a in range(1, grid.ndim))
+    bonds = sum(
+        (grid * np.roll(grid, -1, a)).reshape(len(grid), -1).sum(1) for a in range(1, grid.ndim)
+    )
     m = states.sum(1, dtype=np.int64)
     energy = -bonds - field * m
     weight = np.exp(-(energy - energy.min()) / temperature)

@@ -74,7 +74,12 @@ def test_odd_sizes_and_huge_counts():
     with pytest.raises(ValueError, match="even"):
         Metropolis().advance(torch.ones(1, 3, 4), odd, **RUN)
     SwendsenWang().check(odd, torch.ones(1, 3, 4))
-    for name, value in (("seed", -1), ("first_step", 2**60), ("chain_offset", 2**56), ("n_steps", -1)):
+    for name, value in (
+        ("seed", -1),
+        ("first_step", 2**60),
+        ("chain_offset", 2**56),
+        ("n_steps", -1),
+    ):
         for kernel in KERNELS[:1] + KERNELS[2:]:
             with pytest.raises(ValueError, match=name):
                 kernel.advance(torch.ones(1, 4, 4), SQUARE, **{**RUN, name: value})

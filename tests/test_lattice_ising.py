@@ -25,9 +25,9 @@ SHAPES = [
 
 
 def start(n, shape, seed=1):
-    return torch.where(pf.random.uniform(n, int(np.prod(shape)), seed=seed) < 0.5, -1.0, 1.0).reshape(
-        n, *shape
-    )
+    return torch.where(
+        pf.random.uniform(n, int(np.prod(shape)), seed=seed) < 0.5, -1.0, 1.0
+    ).reshape(n, *shape)
 
 
 def temperatures(n):

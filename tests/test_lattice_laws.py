@@ -49,7 +49,9 @@ def draw_exactly(n, shape, temperature, field, seed=0):
     volume = int(np.prod(shape))
     spins = (np.arange(2**volume)[:, None] >> np.arange(volume) & 1) * 2 - 1
     grid = spins.reshape(-1, *shape)
-    bonds = sum((grid * np.roll(grid, -1, a)).reshape(len(grid), -1).sum(1) for a in range(1, grid.ndim))
+    bonds = sum(
+        (grid * np.roll(grid, -1, a)).reshape(len(grid), -1).sum(1) for a in range(1, grid.ndim)
+    )
     log_weight = (bonds + field * spins.sum(1)) / temperature
     weight = np.exp(log_weight - log_weight.max())
     chosen = np.random.default_rng(seed).choice(len(spins), size=n, p=weight / weight.sum())
@@ -78,7 +80,10 @@ CASES = [((4, 4), 2.0, 0.0), ((4, 4), CRITICAL, 0.0), ((4, 4), 2.5, 0.2), ((2, 4
 @pytest.mark.parametrize(("shape", "temperature", "field"), CASES)
 def test_the_exact_law_is_invariant(kernel, shape, temperature, field):
     x = draw_exactly(60_000, shape, temperature, field)
-    law, exact = Ising(shape, temperature=temperature, field=field), exact_of(shape, temperature, field)
+    law, exact = (
+        Ising(shape, temperature=temperature, field=field),
+        exact_of(shape, temperature, field),
+    )
     assert deviations(x, law, exact) < SIGMAS  # the test's own draws
     assert deviations(run(kernel, x, law, 3), law, exact) < SIGMAS
 
@@ -86,7 +91,10 @@ def test_the_exact_law_is_invariant(kernel, shape, temperature, field):
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 @pytest.mark.parametrize(("shape", "temperature", "field"), CASES)
 def test_the_law_is_reached_from_order(kernel, shape, temperature, field):
-    law, exact = Ising(shape, temperature=temperature, field=field), exact_of(shape, temperature, field)
+    law, exact = (
+        Ising(shape, temperature=temperature, field=field),
+        exact_of(shape, temperature, field),
+    )
     x = torch.ones(20_000, *shape, dtype=torch.int8)
     local = kernel in KERNELS[:2]  # single spins take long to turn a whole lattice over
     assert deviations(run(kernel, x, law, 4000 if local else 100, seed=1), law, exact) < SIGMAS

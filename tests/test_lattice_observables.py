@@ -89,7 +89,9 @@ def test_plain_formulas(shape):
     assert close(table.binder, 1 - (m**4).mean() / (3 * (m**2).mean() ** 2))
     action = law.action(x.flatten(0, 1))
     assert close(table.energy, action.mean() / law.n_sites)
-    assert close(table.heat_capacity, (action**2).mean() / law.n_sites - action.mean() ** 2 / law.n_sites)
+    assert close(
+        table.heat_capacity, (action**2).mean() / law.n_sites - action.mean() ** 2 / law.n_sites
+    )
     for r in range(shape[-1] // 2 + 1):
         pair = (x * x.roll(-r, -1)).mean()
         assert abs(table.two_point.value[r] - pair) < 1e-10

@@ -228,4 +228,6 @@ def test_the_form_with_a_mass():
 def test_words_of_the_reference_are_the_noise():
     u = pf.random.uniform(2, 9, seed=SEED, purpose="site", start=5, chain_offset=3)
     w = words(SEED, 10, 2, 5, 9, 3)
-    assert np.array_equal(u.numpy(), ((2 * w.astype(np.float32).astype(float) + 1) / 2**33).astype(np.float32))
+    assert np.array_equal(
+        u.numpy(), ((2 * w.astype(np.float32).astype(float) + 1) / 2**33).astype(np.float32)
+    )

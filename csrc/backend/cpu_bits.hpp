@@ -53,9 +53,10 @@ PF_HD void write_spins(uint64_t bits, U up, U down, int n, U* x) {
   int i = 0;
   if constexpr (sizeof(U) == 1) {
     for (; i + 8 <= n; i += 8) {
-      const uint64_t one_each =
-          (((bits >> i & 0xff) * 0x0101010101010101u & 0x8040201008040201u) + 0x7f7f7f7f7f7f7f7fu) >>
-              7 & 0x0101010101010101u;
+      const uint64_t one_each = (((bits >> i & 0xff) * 0x0101010101010101u & 0x8040201008040201u) +
+                                 0x7f7f7f7f7f7f7f7fu) >>
+                                    7 &
+                                0x0101010101010101u;
       const uint64_t eight = down * uint64_t{0x0101010101010101u} ^ one_each * turned;
       memcpy(x + i, &eight, 8);
     }

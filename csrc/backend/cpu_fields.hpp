@@ -14,8 +14,8 @@ struct Field {
   T* first;
 };
 
-// n_blocks blocks of one chain's sequence from its entry `first` on, which begins a block. `out` has
-// room for kLanes blocks more.
+// n_blocks blocks of one chain's sequence from its entry `first` on, which begins a block. `out`
+// has room for kLanes blocks more.
 template <class Law, class T>
 static PF_NOINLINE void fill_entries(NoiseSource noise, uint64_t first, int64_t n_blocks, T* out) {
   noise.start = first;
@@ -85,7 +85,7 @@ class FieldLattice {
   using Real = Pack<T>;
   using Mask = MaskOf<T>;
   template <class Law>
-  using Source = Entries<Law, T>;  // what a pass reads at every site
+  using Source = Entries<Law, T>;                    // what a pass reads at every site
   static constexpr int64_t kFront = 64 / sizeof(T);  // elements before a row
 
   // kLanes sites of a row from its site `column` on; those past its end are 0.
@@ -107,9 +107,7 @@ class FieldLattice {
       x.store(f.first + at_);
     }
     PF_HD Real noise() const { return Real::load(noise_); }
-    PF_HD Real only_inside(Real x) const {
-      return partial_ ? select(inside_, x, Real(T(0))) : x;
-    }
+    PF_HD Real only_inside(Real x) const { return partial_ ? select(inside_, x, Real(T(0))) : x; }
     // Where the coordinates add up to an even (0) or odd number.
     PF_HD Mask of_colour(int colour) const { return (parity_ + colour) % 2 == 0 ? even_ : !even_; }
 

@@ -45,7 +45,8 @@ class SpinGroup {
 
   void sweep(const Model& model, const typename Model::Group& group, const NoiseSource& noise,
              uint64_t first_chain, int count, uint64_t step) {
-    compare(group, noise, first_chain, count, noise.start / 4 + step * static_cast<uint64_t>(n_ / 4));
+    compare(group, noise, first_chain, count,
+            noise.start / 4 + step * static_cast<uint64_t>(n_ / 4));
     const auto rule = model.template rule<uint32_t>(group);
     for (int colour = 0; colour < 2; ++colour) update(model, group, rule, colour);
   }
@@ -69,14 +70,13 @@ class SpinGroup {
     for (int l = 0; l < kLanes; ++l) order[l] = static_cast<uint32_t>(l);
     const Pack<uint32_t> lane = Pack<uint32_t>::load(order);
     for (int part = 0; part < kGroup / kLanes && part * kLanes < count; ++part) {
-      const ChainCounter<Pack<uint32_t>> chain(
-          first_chain + static_cast<uint64_t>(part * kLanes), lane, noise.purpose);
+      const ChainCounter<Pack<uint32_t>> chain(first_chain + static_cast<uint64_t>(part * kLanes),
+                                               lane, noise.purpose);
       for (int64_t b = 0; b < n_ / 4; ++b) {
         const uint64_t block = first_block + static_cast<uint64_t>(b);
-        const Block<Pack<uint32_t>> words =
-            philox4x32_10(Pack<uint32_t>(static_cast<uint32_t>(block)),
-                          Pack<uint32_t>(static_cast<uint32_t>(block >> 32)), chain.c2, chain.c3,
-                          key);
+        const Block<Pack<uint32_t>> words = philox4x32_10(
+            Pack<uint32_t>(static_cast<uint32_t>(block)),
+            Pack<uint32_t>(static_cast<uint32_t>(block >> 32)), chain.c2, chain.c3, key);
         for (int m = 0; m < n_masks_; ++m) {
           const auto threshold = Pack<uint32_t>::load(group.thresholds[m] + part * kLanes);
           PF_UNROLL

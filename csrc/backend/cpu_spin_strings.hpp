@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // One lattice of spins as four strings of bits, for large lattices.
 //
-// Block q of a sweep's noise holds the words of sites 4 q ... 4 q + 3, so bit q of string w would be
-// site 4 q + w: then comparing the words of kLanes blocks gives kLanes bits of four strings, and no
-// bit ever moves. In rows of odd parity strings 0 and 1, and 2 and 3, are exchanged, so that
+// Block q of a sweep's noise holds the words of sites 4 q ... 4 q + 3, so bit q of string w would
+// be site 4 q + w: then comparing the words of kLanes blocks gives kLanes bits of four strings, and
+// no bit ever moves. In rows of odd parity strings 0 and 1, and 2 and 3, are exchanged, so that
 // strings 0 and 2 hold the sites of one colour and strings 1 and 3 those of the other. A site of
 // string 2 j + c then has its neighbours across rows, and one of the two along its row, at the same
 // place of string 2 j + 1 - c, and the other in string 2 (1 - j) + 1 - c, there or one bit away.
@@ -72,7 +72,9 @@ class SpinStrings {
         halo_(aligned(reach_ + 1 + kAlign)),
         n_masks_(n_masks),
         memory_(static_cast<uint64_t*>(memory)) {}
-  int64_t bytes() const { return 8 * (4 * spin_stride() + kMarks * stride_ + 4 * n_masks_ * stride_); }
+  int64_t bytes() const {
+    return 8 * (4 * spin_stride() + kMarks * stride_ + 4 * n_masks_ * stride_);
+  }
 
   // Marks the rows, once for all lattices of the shape.
   void mark() {
@@ -183,8 +185,9 @@ class SpinStrings {
       const int64_t n = end - i < kChunk ? end - i : kChunk;
       const uint64_t first = first_block + static_cast<uint64_t>(64 * i);
       const bool carries = first >> 32 != (first + static_cast<uint64_t>(64 * n)) >> 32;
-      (carries ? compare_blocks<true> : compare_blocks<false>)(
-          noise, chain, first, n, lattice.thresholds, n_masks_, masks(0, 0) + i, stride_);
+      (carries ? compare_blocks<true> : compare_blocks<false>)(noise, chain, first, n,
+                                                               lattice.thresholds, n_masks_,
+                                                               masks(0, 0) + i, stride_);
       for (int m = 0; m < n_masks_; ++m) {
         for (int w = 0; w < 4; w += 2) exchange_run(masks(m, w) + i, masks(m, w + 1) + i, i, n);
       }
@@ -224,8 +227,8 @@ class SpinStrings {
       BitRegister n[2 * kDims];
       const uint64_t *f = facing + i, *x = crossing + i;
       n[0] = load_bits(f);
-      const BitRegister next = choose_bits(load_bits(edge_of_row + i), load_shifted(x, around),
-                                           load_shifted(x, ahead));
+      const BitRegister next =
+          choose_bits(load_bits(edge_of_row + i), load_shifted(x, around), load_shifted(x, ahead));
       n[1] = choose_bits(load_bits(marks(kOddRow) + i) ^ away_in_even, next, load_bits(x));
       if constexpr (kDims == 2) {
         n[2] = load_shifted(f, down);

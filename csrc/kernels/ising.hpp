@@ -26,8 +26,7 @@ struct IsingClass {
   bool always, inverted;
 };
 
-PF_HD IsingClass ising_class(int k, int n_dims, double temperature, double field,
-                             bool heat_bath) {
+PF_HD IsingClass ising_class(int k, int n_dims, double temperature, double field, bool heat_bath) {
   const double local = static_cast<double>(2 * k - 2 * n_dims) + field;
   IsingClass c;
   double p;

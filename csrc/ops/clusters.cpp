@@ -59,9 +59,7 @@ class Bonds {
     return first_ + static_cast<uint64_t>(segment * kSegment * n_dims_);
   }
   int64_t phase(int64_t segment) const { return static_cast<int64_t>(first_of(segment) % 4); }
-  float* of(int64_t segment) const {
-    return values_ + segment * (kSegment * n_dims_ + kSlack);
-  }
+  float* of(int64_t segment) const { return values_ + segment * (kSegment * n_dims_ + kSlack); }
   void draw(int64_t segment) {
     drawn_at_[segment] = serial_;
     const int64_t left = sites_ - segment * kSegment;
@@ -81,7 +79,8 @@ template <class U>
 class ClusterLattice {
  public:
   static int64_t bytes(const LatticeShape& s, int64_t sites) {
-    return Bonds::words(sites, s.n_dims) * 4 + Bonds::segments(sites) * 8 + sites * (4 + 4 + 1) + 64;
+    return Bonds::words(sites, s.n_dims) * 4 + Bonds::segments(sites) * 8 + sites * (4 + 4 + 1) +
+           64;
   }
 
   ClusterLattice(const ClusterParams& p, int64_t index, int64_t sites, void* memory)
@@ -95,9 +94,9 @@ class ClusterLattice {
                static_cast<float*>(memory) + 2 * Bonds::segments(sites),
                static_cast<uint64_t*>(memory)),
         x_(static_cast<U*>(p.x) + index * sites) {
-    first_site_ = reinterpret_cast<uint32_t*>(static_cast<float*>(memory) +
-                                              2 * Bonds::segments(sites) +
-                                              Bonds::words(sites, p.shape.n_dims));
+    first_site_ =
+        reinterpret_cast<uint32_t*>(static_cast<float*>(memory) + 2 * Bonds::segments(sites) +
+                                    Bonds::words(sites, p.shape.n_dims));
     size_ = first_site_ + sites;
     spin_ = reinterpret_cast<int8_t*>(size_ + sites);
   }
@@ -172,8 +171,8 @@ class ClusterLattice {
     Entries<Words, float> words(proposal_, end);
     for (int64_t begin = 0; begin < sites_; begin += kSegment) {
       const int64_t stop = begin + kSegment < sites_ ? begin + kSegment : sites_;
-      const float* word =
-          words.at(step * static_cast<uint64_t>(sites_) + static_cast<uint64_t>(begin), stop - begin);
+      const float* word = words.at(
+          step * static_cast<uint64_t>(sites_) + static_cast<uint64_t>(begin), stop - begin);
       for (int64_t s = begin; s < stop; ++s, ++word) {
         const uint32_t r = first_site_[s];
         if (r == s) {
@@ -193,10 +192,8 @@ class ClusterLattice {
   void turn_one(uint64_t step) {
     const uint64_t high = bit_cast<uint32_t>(entry<Words, float>(proposal_, 4 * step));
     const uint64_t low = bit_cast<uint32_t>(entry<Words, float>(proposal_, 4 * step + 1));
-    const int64_t start = static_cast<int64_t>(
-        static_cast<uint64_t>(static_cast<unsigned __int128>(high << 32 | low) *
-                                  static_cast<uint64_t>(sites_) >>
-                              64));
+    const int64_t start = static_cast<int64_t>(static_cast<uint64_t>(
+        static_cast<unsigned __int128>(high << 32 | low) * static_cast<uint64_t>(sites_) >> 64));
     uint32_t* members = first_site_;
     const int8_t before = spin_[start];
     int64_t n = 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Checkerboard sweeps of the Ising model, Metropolis or heat bath, many in one call.
-#include "backend/spins.hpp"
 #include "kernels/ising.hpp"
+#include "backend/spins.hpp"
 #include "ops/ops.hpp"
 
 namespace pf::PF_BACKEND {
@@ -39,7 +39,8 @@ class IsingModel {
       l.classes[k] = class_of(index, k);
       l.mask_of_class[k] = masks_.of_class[k];
     }
-    for (int m = 0; m < masks_.count; ++m) l.thresholds[m] = l.classes[masks_.class_of[m]].threshold;
+    for (int m = 0; m < masks_.count; ++m)
+      l.thresholds[m] = l.classes[masks_.class_of[m]].threshold;
     return l;
   }
   Group group(int64_t first, int count) const {

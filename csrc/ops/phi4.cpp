@@ -99,13 +99,12 @@ class Phi4Chain {
   //   min(1, exp(S(x) - S(y) + |xi|^2 / 2 - |x - y - h s(y)|^2 / (4 h))).
   PF_HD void mala(uint64_t step) {
     const T h = step_size_, scale = langevin_noise_scale(h, T(1)), half_precision = T(0.25) / h;
-    const double there =
-        lattice_.sum(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
-          const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
-          const Real score = phi4_score(couplings_, x, around);
-          s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
-          return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
-        });
+    const double there = lattice_.sum(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
+      const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
+      const Real score = phi4_score(couplings_, x, around);
+      s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
+      return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
+    });
     const double back = lattice_.sum(0, silence_, kQuiet, kNothing, [&](const Sites& s) {
       const Real x = s.value(at_), y = s.value(next_), around = s.neighbours(next_);
       const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
@@ -124,19 +123,18 @@ class Phi4Chain {
       const Array a = lattice_.array(i);
       if (a.first != at_.first && a.first != next_.first) to = a;
     }
-    const double before =
-        lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
-          const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
-          const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
-          s.put(momentum, kicked);
-          s.put(from, fma(kicked, Real(eps), x));
-          return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
-        });
+    const double before = lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
+      const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
+      const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
+      s.put(momentum, kicked);
+      s.put(from, fma(kicked, Real(eps), x));
+      return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
+    });
     for (int64_t i = 1; i < p_.n_leapfrog; ++i) {
       lattice_.pass(0, silence_, kQuiet, to, [&](const Sites& s) {
         const Real x = s.value(from);
-        const Real kicked = fma(phi4_score(couplings_, x, s.neighbours(from)), Real(eps),
-                                s.value(momentum));
+        const Real kicked =
+            fma(phi4_score(couplings_, x, s.neighbours(from)), Real(eps), s.value(momentum));
         s.put(momentum, kicked);
         s.put(to, fma(kicked, Real(eps), x));
       });
@@ -158,9 +156,10 @@ class Phi4Chain {
     const T width = step_size_;
     const Array move = lattice_.array(1), log_u = lattice_.array(2);
     lattice_.pass(entry_of(step), moves_, kNoisy, kNothing, [&](const Sites& s) {
-                    s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
-                  });
-    lattice_.pass(entry_of(step), words_, kNoisy, kNothing, [&](const Sites& s) { s.put(log_u, log(s.noise())); });
+      s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
+    });
+    lattice_.pass(entry_of(step), words_, kNoisy, kNothing,
+                  [&](const Sites& s) { s.put(log_u, log(s.noise())); });
     for (int colour = 0; colour < 2; ++colour) {
       lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
         const Real x = s.value(at_), y = x + s.value(move);
@@ -214,8 +213,8 @@ struct EvaluateField {
     const Field<T> x = lattice.array(0), score = lattice.array(1);
     NoEntries<T> silence;
     lattice.load(x, static_cast<const T*>(p.fields.x) + index * lattice.sites());
-    const double action = lattice.sum(
-        0, silence, kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
+    const double action =
+        lattice.sum(0, silence, kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
           const Real phi = s.value(x), around = s.neighbours(x);
           s.put(score, phi4_score(couplings, phi, around));
           return phi4_action(couplings, phi, around);
@@ -233,8 +232,8 @@ template <template <class, int> class Body, class Params>
 void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_passes) {
   const Phi4Fields& f = p.fields;
   if (f.n_lattices == 0) return;
-  const double sites = static_cast<double>(f.shape.size[0] * f.shape.size[1] * f.shape.size[2] *
-                                           f.shape.size[3]);
+  const double sites =
+      static_cast<double>(f.shape.size[0] * f.shape.size[1] * f.shape.size[2] * f.shape.size[3]);
   with_dtype(f.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto walk = [&](auto dims) {

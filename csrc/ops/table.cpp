@@ -4,24 +4,24 @@
 
 #include "ops/ops.hpp"
 
-#define PF_LEVEL_TABLE(level, level_name)                                              \
-  namespace level {                                                                    \
-  void fill(const FillParams&);                                                        \
-  void langevin(const LangevinParams&);                                                \
-  void langevin_run(const LangevinRunParams&);                                         \
-  void evaluate(const EvaluateParams&);                                                \
-  void commit(const CommitParams&);                                                    \
-  void diffuse(const DiffuseParams&);                                                  \
-  void reverse(const ReverseParams&);                                                  \
-  void pool(const PoolParams&);                                                        \
-  void math(const MathParams&);                                                        \
-  void ising(const IsingParams&);                                                      \
-  void clusters(const ClusterParams&);                                                 \
-  void phi4_run(const Phi4RunParams&);                                                 \
-  void phi4_evaluate(const Phi4EvaluateParams&);                                       \
-  static const OpTable table = {level_name, fill,    langevin, langevin_run, evaluate, \
-                                commit,     diffuse, reverse,  pool,         math,     \
-                                ising,      clusters, phi4_run, phi4_evaluate};        \
+#define PF_LEVEL_TABLE(level, level_name)                                               \
+  namespace level {                                                                     \
+  void fill(const FillParams&);                                                         \
+  void langevin(const LangevinParams&);                                                 \
+  void langevin_run(const LangevinRunParams&);                                          \
+  void evaluate(const EvaluateParams&);                                                 \
+  void commit(const CommitParams&);                                                     \
+  void diffuse(const DiffuseParams&);                                                   \
+  void reverse(const ReverseParams&);                                                   \
+  void pool(const PoolParams&);                                                         \
+  void math(const MathParams&);                                                         \
+  void ising(const IsingParams&);                                                       \
+  void clusters(const ClusterParams&);                                                  \
+  void phi4_run(const Phi4RunParams&);                                                  \
+  void phi4_evaluate(const Phi4EvaluateParams&);                                        \
+  static const OpTable table = {level_name, fill,     langevin, langevin_run, evaluate, \
+                                commit,     diffuse,  reverse,  pool,         math,     \
+                                ising,      clusters, phi4_run, phi4_evaluate};         \
   }
 
 namespace pf {

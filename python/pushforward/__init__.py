@@ -3,7 +3,7 @@
 
 from importlib.metadata import version as _version
 
-from pushforward import diffusion, nets, ops, random, targets
+from pushforward import diagnostics, diffusion, lattice, nets, ops, random, targets
 from pushforward.info import build_info
 from pushforward.mcmc import Langevin
 from pushforward.sampling import Chains, sample
@@ -17,7 +17,9 @@ __all__ = [
     "Langevin",
     "__version__",
     "build_info",
+    "diagnostics",
     "diffusion",
+    "lattice",
     "nets",
     "ops",
     "random",

@@ -83,6 +83,10 @@ class LatticeLaw:
         if n is not None and len(x) != n:
             raise ValueError(f"x: expected {n} lattices, one for each parameter, got {len(x)}")
 
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return the logarithm of the density up to a constant, ``(n_lattices,)``."""
+        raise NotImplementedError
+
     def check_even(self) -> None:
         """Raise unless the lattice has a checkerboard: only even sizes close on themselves."""
         if any(n % 2 for n in self.shape):
@@ -115,7 +119,7 @@ def forward_sum(x: Tensor, n_dims: int) -> Tensor:
 
 
 def neighbour_sum(x: Tensor, n_dims: int) -> Tensor:
-    """Return the sum of all ``2 n_dims`` neighbours of each site, along the last dimension first."""
+    """Return the sum of each site's ``2 n_dims`` neighbours, along the last dimension first."""
     total = torch.roll(x, 1, -1) + torch.roll(x, -1, -1)
     for axis in range(1, n_dims):
         total = total + (torch.roll(x, 1, -1 - axis) + torch.roll(x, -1, -1 - axis))

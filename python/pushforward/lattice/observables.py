@@ -68,7 +68,8 @@ class Observables:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Estimate) and field.name != "two_point":
-                for i, (v, e) in enumerate(zip(value.value.reshape(-1), value.error.reshape(-1))):
+                pairs = zip(value.value.reshape(-1), value.error.reshape(-1), strict=True)
+                for i, (v, e) in enumerate(pairs):
                     index = f"[{i}]" if value.value.ndim else ""
                     lines.append(f"{field.name + index:24s} {v.item():14.6g} +- {e.item():.2g}")
         return "\n".join(lines)
@@ -111,11 +112,14 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
         raise TypeError(f"target: expected Ising or Phi4, got {type(target).__name__}")
     draws = getattr(states, "draws", states)
     if not isinstance(draws, Tensor):
-        raise TypeError(f"states: expected a tensor or a result with draws, got {type(draws).__name__}")
+        raise TypeError(
+            f"states: expected a tensor or a result with draws, got {type(draws).__name__}"
+        )
     n_dims = len(target.shape)
     if draws.ndim != n_dims + 2 or tuple(draws.shape[2:]) != target.shape or 0 in draws.shape[:2]:
         raise ValueError(
-            f"states: expected shape (n_kept, n_lattices, *{target.shape}), got {tuple(draws.shape)}"
+            f"states: expected shape (n_kept, n_lattices, *{target.shape}), got "
+            f"{tuple(draws.shape)}"
         )
     series = _series(draws.detach(), target)
     pooled = all(p.ndim == 0 for p in target.parameters.values())
@@ -131,10 +135,9 @@ def _series(draws: Tensor, target: LatticeLaw) -> Tensor:
     """
     columns = []
     for states in draws:
-        law_energy = getattr(target, "energy", None) or target.action
         phi = states.to(torch.float64)
         flat = phi.flatten(1)
-        m, energy = flat.mean(1), law_energy(phi) / target.n_sites
+        m, energy = flat.mean(1), _energy(target, phi) / target.n_sites
         rows = torch.fft.rfft(phi, dim=-1)
         power = rows.real.square() + rows.imag.square()
         axes = tuple(range(1, phi.ndim - 1))
@@ -147,6 +150,10 @@ def _series(draws: Tensor, target: LatticeLaw) -> Tensor:
         sums = (m, m.abs(), m**2, m**4, energy, energy**2 * target.n_sites, smallest)
         columns.append(torch.cat((torch.stack(sums, 1), lags), 1))
     return torch.stack(columns)
+
+
+def _energy(target: LatticeLaw, phi: Tensor) -> Tensor:
+    return target.energy(phi) if isinstance(target, Ising) else -target.log_density(phi)
 
 
 def _block_length(series: Tensor, pooled: bool) -> int:
