@@ -103,7 +103,7 @@ def scheme_gate(n_lattices: int, length: int) -> Callable[[Any, int], None]:
 def langevin(
     n_lattices: int, length: int, steps: int, peer_steps: int, bar: float, quick: bool
 ) -> Case:
-    """Langevin steps of a phi^4 field in two dimensions; lambda = 0 costs what another value does."""
+    """Langevin steps of a phi^4 field in two dimensions; lambda = 0 costs what others do."""
     law = pf.lattice.Phi4((length, length), kappa=KAPPA, lam=0.0)
     start = pf.random.normal(n_lattices, length**2, seed=1).reshape(n_lattices, length, length)
     parameters, gate = law.native_parameters(start), scheme_gate(n_lattices, length)

@@ -157,10 +157,29 @@ struct Phi4Arguments {
   }
 };
 
+// A GPU's: see Phi4RunParams.
+struct Workspace {
+  std::vector<TensorView> tensor;
+  void* data = nullptr;
+  Workspace(py::handle given, const Phi4Arguments& a) {
+    if (given.is_none()) {
+      if (a.state.device() >= 0) bad_value("workspace", "a tensor on x's device", "None");
+      return;
+    }
+    const TensorView& t = tensor.emplace_back(given, "workspace", false);
+    t.must_be_with(a.state);
+    const int64_t sites = sites_of(a.view.shape);
+    const int64_t row = a.view.shape.size[a.view.shape.n_dims - 1];
+    const int64_t needed = 5 * sites * (a.state.bits / 8) + sites / row * 8 + 32;
+    t.must_have_numel(needed * a.view.n_lattices, "bytes");
+    data = t.data;
+  }
+};
+
 void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::handle field,
               py::handle step_size, py::handle n_leapfrog, py::handle seed, py::handle first_step,
               py::handle n_steps, py::handle chain_offset, py::handle accept,
-              py::handle n_nonfinite, int n_threads) {
+              py::handle n_nonfinite, py::handle workspace, int n_threads) {
   if (move < 0 || move >= static_cast<int>(Phi4Move::kCount)) {
     bad_value("move", "a known move", std::to_string(move));
   }
@@ -202,13 +221,17 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     t.must_have_numel(a.view.n_lattices, "one count a lattice");
     p.n_nonfinite = static_cast<int64_t*>(t.data);
   }
+  const Workspace memory(workspace, a);
+  p.workspace = memory.data;
   launch(&OpTable::phi4_run, p);
 }
 
 void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle field,
-                   py::handle log_density, py::handle score, int n_threads) {
+                   py::handle log_density, py::handle score, py::handle workspace,
+                   int n_threads) {
   const Phi4Arguments a(x, true, kappa, lambda, field, n_threads);
-  Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr};
+  const Workspace memory(workspace, a);
+  Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, memory.data};
   std::vector<TensorView> outputs;
   outputs.reserve(2);
   const auto output = [&](py::handle tensor, const char* name, int64_t n, const char* meaning) {

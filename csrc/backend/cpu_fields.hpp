@@ -314,7 +314,7 @@ class FieldLattice {
 // Threads take lattices, or, where there are few and each is large, rows of one after another.
 template <class T, int kDims, class Body>
 static void for_each_field(int64_t n_lattices, const LatticeShape& shape, int n_arrays,
-                           double nanoseconds_a_pass, int64_t n_passes, const Place& place,
+                           double nanoseconds_a_pass, int64_t n_passes, void*, const Place& place,
                            const Body& body) {
   const int64_t bytes = FieldLattice<T, kDims>::bytes(shape, n_arrays) + 64 * (n_arrays + 1);
   const Place alone{1, place.device, place.stream};

@@ -106,6 +106,12 @@ PF_HD UpCount<Bits> count_up(const Bits* n) {
   return c;
 }
 
+// A spin of a class: accepted holds its comparison or "always".
+template <class Bits>
+PF_HD Bits ising_next(Bits spin, Bits inverted, Bits heat_bath, Bits accepted) {
+  return inverted ^ (accepted & (heat_bath | ~(spin ^ inverted)));
+}
+
 // The new spins, where accept(k) holds the comparisons of class k.
 template <int kDims, class Bits, class Accept>
 PF_HD Bits ising_update(Bits spin, const Bits* neighbours, const IsingRule<Bits>& rule,
@@ -116,8 +122,8 @@ PF_HD Bits ising_update(Bits spin, const Bits* neighbours, const IsingRule<Bits>
   for (int k = 0; k <= 2 * kDims; ++k) {
     const Bits is_class = (k & 1 ? up.ones : ~up.ones) & (k & 2 ? up.twos : ~up.twos) &
                           (k & 4 ? up.fours : ~up.fours);
-    const Bits may = rule.heat_bath | ~(spin ^ rule.inverted[k]);
-    next |= is_class & (rule.inverted[k] ^ ((accept(k) | rule.always[k]) & may));
+    const Bits accepted = accept(k) | rule.always[k];
+    next |= is_class & ising_next(spin, rule.inverted[k], rule.heat_bath, accepted);
   }
   return next;
 }

@@ -83,11 +83,19 @@ class IsingModel {
     return ising_update<kDims>(spin, neighbours, rule, accept);
   }
 
- private:
+  // One spin at a time: its class, its comparison, its next value.
+  using Class = IsingClass;
+  PF_HD bool accepts(const Class& c, uint32_t word) const { return c.always || word < c.threshold; }
+  PF_HD bool next(const Class& c, bool spin, bool accepted) const {
+    const unsigned bit = ising_next<unsigned>(spin, c.inverted, heat_bath_, accepted);
+    return (bit & 1u) != 0;
+  }
   PF_HD IsingClass class_of(int64_t index, int k) const {
     return ising_class(k, kDims, value_of<double>(temperature_, index),
                        value_of<double>(field_, index), heat_bath_);
   }
+
+ private:
   PerChain temperature_, field_;
   bool heat_bath_;
   IsingMasks masks_;

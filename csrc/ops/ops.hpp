@@ -160,7 +160,8 @@ struct Phi4Fields {
 // n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
 // it is the width of the moves. accept (n_lattices, 2) sums min(1, ratio) and its square, and
 // n_nonfinite (n_lattices,) counts steps that left the finite numbers and were not taken; either
-// may be null.
+// may be null. workspace, a GPU's only: room for five arrays like x and a double for each row and
+// lattice, and 32 bytes a lattice.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
 struct Phi4RunParams {
   Place place;
@@ -172,6 +173,7 @@ struct Phi4RunParams {
   int64_t n_steps;
   double* accept;
   int64_t* n_nonfinite;
+  void* workspace;
 };
 
 // log_density (n_lattices,) and score, like x; either may be null.
@@ -180,6 +182,7 @@ struct Phi4EvaluateParams {
   Phi4Fields fields;
   void* log_density;
   void* score;
+  void* workspace;
 };
 
 struct OpTable {

@@ -53,7 +53,7 @@ class Phi4Chain {
   }
 
  private:
-  static constexpr Array kNothing{nullptr};
+  static PF_HD Array nothing() { return Array{nullptr}; }
 
   PF_HD NoiseSource noise(uint32_t purpose) const {
     NoiseSource n{};
@@ -105,7 +105,7 @@ class Phi4Chain {
       s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
       return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
     });
-    const double back = lattice_.sum(0, silence_, kQuiet, kNothing, [&](const Sites& s) {
+    const double back = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
       const Real x = s.value(at_), y = s.value(next_), around = s.neighbours(next_);
       const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
       return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
@@ -143,7 +143,7 @@ class Phi4Chain {
       to = other;
     }
     next_ = from;
-    const double after = lattice_.sum(0, silence_, kQuiet, kNothing, [&](const Sites& s) {
+    const double after = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
       const Real x = s.value(from), around = s.neighbours(from);
       const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
       return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
@@ -155,10 +155,10 @@ class Phi4Chain {
   PF_HD void metropolis(uint64_t step) {
     const T width = step_size_;
     const Array move = lattice_.array(1), log_u = lattice_.array(2);
-    lattice_.pass(entry_of(step), moves_, kNoisy, kNothing, [&](const Sites& s) {
+    lattice_.pass(entry_of(step), moves_, kNoisy, nothing(), [&](const Sites& s) {
       s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
     });
-    lattice_.pass(entry_of(step), words_, kNoisy, kNothing,
+    lattice_.pass(entry_of(step), words_, kNoisy, nothing(),
                   [&](const Sites& s) { s.put(log_u, log(s.noise())); });
     for (int colour = 0; colour < 2; ++colour) {
       lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
@@ -239,7 +239,7 @@ void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_
     auto walk = [&](auto dims) {
       constexpr int kDims = decltype(dims)::kValue;
       for_each_field<T, kDims>(f.n_lattices, f.shape, n_arrays, nanoseconds * sites, n_passes,
-                               p.place, Body<T, kDims>{p});
+                               p.workspace, p.place, Body<T, kDims>{p});
     };
     switch (f.shape.n_dims) {
       case 1: return walk(Dim<1>{});

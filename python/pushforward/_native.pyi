@@ -134,6 +134,7 @@ def phi4_run(
     chain_offset: int,
     accept: Tensor | None,
     n_nonfinite: Tensor | None,
+    workspace: Tensor | None,
     n_threads: int,
 ) -> None: ...
 def phi4_evaluate(
@@ -143,5 +144,6 @@ def phi4_evaluate(
     field: Tensor,
     log_density: Tensor | None,
     score: Tensor | None,
+    workspace: Tensor | None,
     n_threads: int,
 ) -> None: ...

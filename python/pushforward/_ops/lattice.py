@@ -175,8 +175,18 @@ def phi4_log_density_and_score(
     log_density = x.new_empty(x.shape[:1]) if value else None
     gradient = torch.empty_like(x, memory_format=torch.contiguous_format) if score else None
     p = parameters
-    _native.phi4_evaluate(x, p.kappa, p.lam, p.field, log_density, gradient, threads())
+    memory = _workspace(x)
+    _native.phi4_evaluate(x, p.kappa, p.lam, p.field, log_density, gradient, memory, threads())
     return log_density, gradient
+
+
+def _workspace(x: Tensor) -> Tensor | None:
+    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``)."""
+    if x.device.type == "cpu" or x.ndim < 2 or x.shape[-1] == 0:
+        return None
+    sites = x.shape[1:].numel()
+    needed = 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32
+    return torch.empty(len(x) * needed, dtype=torch.uint8, device=x.device)
 
 
 def _phi4_run(
@@ -199,6 +209,6 @@ def _phi4_run(
     p = parameters
     _native.phi4_run(
         x, move, p.kappa, p.lam, p.field, h, n_leapfrog, seed, first_step, n_steps, chain_offset,
-        accept, n_nonfinite, threads(),
+        accept, n_nonfinite, _workspace(x), threads(),
     )  # fmt: skip
     changed(x)
