@@ -227,8 +227,7 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
 }
 
 void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle field,
-                   py::handle log_density, py::handle score, py::handle workspace,
-                   int n_threads) {
+                   py::handle log_density, py::handle score, py::handle workspace, int n_threads) {
   const Phi4Arguments a(x, true, kappa, lambda, field, n_threads);
   const Workspace memory(workspace, a);
   Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, memory.data};

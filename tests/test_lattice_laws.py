@@ -251,7 +251,7 @@ def test_exact_moments_of_phi4(kappa, lam, dtype):
 
 def test_langevin_on_phi4_extrapolates_to_the_exact_moments():
     # The bias is of first order in h: 2 f(h / 2) - f(h) is free of it.
-    kappa, lam, h, n = 0.2, 0.02, 0.02, 40_000
+    kappa, lam, h, n = 0.2, 0.02, 0.02, 10_000
     law, exact = Phi4((3, 3), kappa=kappa, lam=lam), TORUS[0.2, 0.02]
     coarse, fine = torus_start(n), torus_start(n)
     whole_field_moves(coarse, law, "langevin", 500, step_size=h)

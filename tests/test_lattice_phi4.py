@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The phi^4 field: torch against native, each kernel against NumPy, splits, threads, far-out fields."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -225,9 +226,40 @@ def test_the_form_with_a_mass():
         assert torch.allclose(law.action(x), action, rtol=1e-12)
 
 
+def test_frozen_bits():
+    # The same on every CPU level and in the CUDA kernels; the noise contract's indexing of sites.
+    digest = hashlib.sha256()
+    for dtype in DTYPES:
+        for shape in ((3, 3), (40,), (6, 70), (2, 4, 6), (2, 2, 2, 34)):
+            law, x = law_of(shape), start(shape, dtype)
+            accept = torch.zeros(3, 2, dtype=torch.float64)
+            for name, more in RUNS.items():
+                if name != "metropolis" or all(n % 2 == 0 for n in shape):
+                    decides = {"accept": accept} if name in ("mala", "hmc") else {}
+                    move(name, x, law, 3, 2, 5, **more, **decides)
+            for t in (x, accept, law.log_density(x), law.score(x)):
+                digest.update(t.numpy().tobytes())
+    assert digest.hexdigest()[:16] == "278f5c10d5958a62"
+
+
 def test_words_of_the_reference_are_the_noise():
     u = pf.random.uniform(2, 9, seed=SEED, purpose="site", start=5, chain_offset=3)
     w = words(SEED, 10, 2, 5, 9, 3)
     assert np.array_equal(
         u.numpy(), ((2 * w.astype(np.float32).astype(float) + 1) / 2**33).astype(np.float32)
     )
+
+
+def test_a_field_too_large_for_shared_memory(monkeypatch):
+    # A GPU's kernel takes the workspace then; a CPU has none and ignores this one.
+    def workspace(x):
+        needed = 5 * x[0].numel() * x.element_size() + x[0].numel() // x.shape[-1] * 8 + 32
+        return torch.empty(len(x) * needed, dtype=torch.uint8)
+
+    monkeypatch.setattr(ops, "_workspace", workspace)
+    shape, h = (180, 190), 0.01
+    law, x = law_of(shape), start(shape, torch.float64)
+    xi = noise(law, x, "proposal", 0)
+    expected = x + h * law.torch_score(x) + math.sqrt(2 * h) * xi
+    assert (move("langevin", x.clone(), law, step_size=h) - expected).abs().max() <= 1e-12
+    assert (law.score(x) - law.torch_score(x)).abs().max() <= 1e-12

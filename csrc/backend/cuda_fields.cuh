@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The walk of a GPU over real fields: a lattice a block of threads, its arrays in shared memory, or,
-// where they do not fit, in a workspace that the call brings.
+// The walk of a GPU over real fields: a lattice a block of threads, its arrays in shared memory,
+// or, where they do not fit, in a workspace that the call brings.
 #pragma once
 
 #include "backend/cuda.cuh"
