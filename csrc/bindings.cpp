@@ -203,6 +203,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("math", &math);
   m.def("advise_huge_pages", &advise);
   bind_chains(m);
+  bind_lattices(m);
 }
 
 }  // namespace pf

@@ -38,6 +38,8 @@ void launch(void (*OpTable::*op)(const Params&), const Params& params) {
   (ops.*op)(params);
 }
 
+// The functions of csrc/chain_bindings.cpp and csrc/lattice_bindings.cpp.
 void bind_chains(py::module_& m);
+void bind_lattices(py::module_& m);
 
 }  // namespace pf

@@ -232,6 +232,15 @@ PF_HD void mul_hi_lo(Pack<uint32_t> a, uint32_t m, Pack<uint32_t>& hi, Pack<uint
     mul_hi_lo_register(a.r[k], m, hi.r[k], lo.r[k]);
   }
 }
+// Bit l is set where lane l of a is below that of b.
+PF_HD uint32_t below_bits(Pack<uint32_t> a, Pack<uint32_t> b) {
+  uint32_t bits = 0;
+  PF_UNROLL
+  for (int k = 0; k < Pack<uint32_t>::kRegisters; ++k) {
+    bits |= below_bits_register(a.r[k], b.r[k]) << (k * Pack<uint32_t>::kLanesPerRegister);
+  }
+  return bits;
+}
 PF_HD Pack<uint64_t> widen(Pack<uint32_t> a) {
   uint32_t lanes[kLanes];
   uint64_t wide[kLanes];

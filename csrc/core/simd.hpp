@@ -104,6 +104,10 @@ PF_HD void mul_hi_lo_register(Uint32Register a, uint32_t m, Uint32Register& hi,
   hi = (Uint32Register)_mm512_mask_shuffle_epi32(odd, 0x5555, even, (_MM_PERM_ENUM)0xF5);
   lo = (Uint32Register)_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, (_MM_PERM_ENUM)0xA0);
 }
+// Bit l is set where lane l of a is below that of b.
+PF_HD uint32_t below_bits_register(Uint32Register a, Uint32Register b) {
+  return _mm512_cmplt_epu32_mask((__m512i)a, (__m512i)b);
+}
 // Transposes 4x4 blocks inside each 128-bit lane: r[i] holds, lane by lane, element i of a..d.
 PF_HD void transpose4_register(FloatRegister a, FloatRegister b, FloatRegister c, FloatRegister d,
                                FloatRegister r[4]) {
@@ -159,6 +163,11 @@ PF_HD void mul_hi_lo_register(Uint32Register a, uint32_t m, Uint32Register& hi,
   const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), factor);
   hi = (Uint32Register)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA);
   lo = (Uint32Register)_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA);
+}
+PF_HD uint32_t below_bits_register(Uint32Register a, Uint32Register b) {
+  const __m256i larger = _mm256_max_epu32((__m256i)a, (__m256i)b);
+  const __m256i not_below = _mm256_cmpeq_epi32(larger, (__m256i)a);
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(not_below))) ^ 0xffu;
 }
 PF_HD void transpose4_register(FloatRegister a, FloatRegister b, FloatRegister c, FloatRegister d,
                                FloatRegister r[4]) {
@@ -247,6 +256,12 @@ PF_HD void mul_hi_lo_register(Uint32Register a, uint32_t m, Uint32Register& hi,
   hi = (Uint32Register)_mm_or_si128(_mm_srli_epi64(even, 32), _mm_andnot_si128(low_half, odd));
   lo = (Uint32Register)_mm_or_si128(_mm_and_si128(low_half, even), _mm_slli_epi64(odd, 32));
 }
+PF_HD uint32_t below_bits_register(Uint32Register a, Uint32Register b) {
+  const __m128i sign = _mm_set1_epi32(INT32_MIN);
+  const __m128i below =
+      _mm_cmplt_epi32(_mm_xor_si128((__m128i)a, sign), _mm_xor_si128((__m128i)b, sign));
+  return static_cast<uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(below)));
+}
 PF_HD void transpose4_register(FloatRegister a, FloatRegister b, FloatRegister c, FloatRegister d,
                                FloatRegister r[4]) {
   const __m128 ab_lo = _mm_unpacklo_ps((__m128)a, (__m128)b);
@@ -293,6 +308,10 @@ PF_HD void mul_hi_lo_register(Uint32Register a, uint32_t m, Uint32Register& hi,
   const uint32x4_t high = vreinterpretq_u32_u64(vmull_u32(vget_high_u32((uint32x4_t)a), factor));
   hi = (Uint32Register)vuzp2q_u32(low, high);
   lo = (Uint32Register)vuzp1q_u32(low, high);
+}
+PF_HD uint32_t below_bits_register(Uint32Register a, Uint32Register b) {
+  const uint32x4_t weight = {1, 2, 4, 8};
+  return vaddvq_u32(vandq_u32(vcltq_u32((uint32x4_t)a, (uint32x4_t)b), weight));
 }
 PF_HD void transpose4_register(FloatRegister a, FloatRegister b, FloatRegister c, FloatRegister d,
                                FloatRegister r[4]) {

@@ -87,4 +87,10 @@ struct Tallies {
   double* accepted_squares;
 };
 
+// A periodic lattice: sites in row-major order, the last of n_dims sizes runs fastest.
+struct LatticeShape {
+  int n_dims;
+  int64_t size[4];
+};
+
 }  // namespace pf

@@ -156,6 +156,74 @@ struct MathParams {
   int64_t n;
 };
 
+// n_steps sweeps of the Ising model in place; x (n_lattices, *shape) holds words of `bytes` bytes
+// that are `up` or `down`, and the top bit is set in `down` alone. temperature and field are
+// float64, one a lattice.
+struct IsingParams {
+  Place place;
+  void* x;
+  int bytes;
+  uint64_t up, down;
+  int64_t n_lattices;
+  LatticeShape shape;
+  PerChain temperature, field;
+  bool no_field, heat_bath;
+  NoiseSource noise;
+  int64_t n_steps;
+};
+
+// n_steps cluster moves of the Ising model in place, of one cluster each (Wolff) or of all
+// (Swendsen-Wang); x as above.
+struct ClusterParams {
+  Place place;
+  void* x;
+  int bytes;
+  uint64_t up, down;
+  int64_t n_lattices;
+  LatticeShape shape;
+  PerChain temperature, field;
+  bool wolff;
+  uint64_t seed, chain_offset, first_step;
+  int64_t n_steps;
+};
+
+// A phi^4 field x (n_lattices, *shape); kappa, lambda and field are float64, one a lattice.
+struct Phi4Fields {
+  Dtype dtype;
+  void* x;
+  int64_t n_lattices;
+  LatticeShape shape;
+  PerChain kappa, lambda, field;
+};
+
+// n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
+// it is the width of the moves. accept (n_lattices, 2) sums min(1, ratio) and its square, and
+// n_nonfinite (n_lattices,) counts steps that left the finite numbers and were not taken; either
+// may be null. workspace, a GPU's only: room for five arrays like x and a double for each row and
+// lattice, and 32 bytes a lattice.
+enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
+struct Phi4RunParams {
+  Place place;
+  Phi4Fields fields;
+  Phi4Move move;
+  PerChain step_size;
+  int64_t n_leapfrog;
+  uint64_t seed, chain_offset, first_step;
+  int64_t n_steps;
+  double* accept;
+  int64_t* n_nonfinite;
+  void* workspace;
+};
+
+// log_density (n_lattices,) and score, like x; either may be null.
+struct Phi4EvaluateParams {
+  Place place;
+  Phi4Fields fields;
+  void* log_density;
+  void* score;
+  void* workspace;
+};
+
 struct OpTable {
   const char* name;
   void (*fill)(const FillParams&);
@@ -172,6 +240,10 @@ struct OpTable {
   void (*reverse)(const ReverseParams&);
   void (*pool)(const PoolParams&);
   void (*math)(const MathParams&);
+  void (*ising)(const IsingParams&);
+  void (*clusters)(const ClusterParams&);
+  void (*phi4_run)(const Phi4RunParams&);
+  void (*phi4_evaluate)(const Phi4EvaluateParams&);
 };
 
 // The CUDA backend, or null in a build without it.

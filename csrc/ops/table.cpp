@@ -21,9 +21,14 @@
   void reverse(const ReverseParams&);                                                          \
   void pool(const PoolParams&);                                                                \
   void math(const MathParams&);                                                                \
+  void ising(const IsingParams&);                                                              \
+  void clusters(const ClusterParams&);                                                         \
+  void phi4_run(const Phi4RunParams&);                                                         \
+  void phi4_evaluate(const Phi4EvaluateParams&);                                               \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
                                 mala_run, underdamped_run, hmc_run, accept, evaluate, commit,  \
-                                diffuse, reverse, pool, math};                                 \
+                                diffuse, reverse, pool, math, ising, clusters, phi4_run,       \
+                                phi4_evaluate};                                                \
   }
 // clang-format on
 

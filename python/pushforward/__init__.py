@@ -3,7 +3,7 @@
 
 from importlib.metadata import version as _version
 
-from pushforward import diagnostics, diffusion, mcmc, nets, ops, random, targets
+from pushforward import diagnostics, diffusion, lattice, mcmc, nets, ops, random, targets
 from pushforward.chains import Chains
 from pushforward.constrained import Constrained
 from pushforward.info import build_info
@@ -38,6 +38,7 @@ __all__ = [
     "build_info",
     "diagnostics",
     "diffusion",
+    "lattice",
     "mcmc",
     "nets",
     "ops",

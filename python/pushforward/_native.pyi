@@ -118,3 +118,53 @@ def pool(
 ) -> None: ...
 def math(function: int, input: Tensor, out: Tensor, n_threads: int) -> None: ...
 def advise_huge_pages(tensor: Tensor) -> None: ...
+def ising(
+    x: Tensor,
+    temperature: Tensor,
+    field: Tensor,
+    no_field: bool,
+    heat_bath: bool,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    n_threads: int,
+) -> None: ...
+def clusters(
+    x: Tensor,
+    temperature: Tensor,
+    field: Tensor,
+    wolff: bool,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    n_threads: int,
+) -> None: ...
+def phi4_run(
+    x: Tensor,
+    move: int,
+    kappa: Tensor,
+    lam: Tensor,
+    field: Tensor,
+    step_size: Tensor,
+    n_leapfrog: int,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    accept: Tensor | None,
+    n_nonfinite: Tensor | None,
+    workspace: Tensor | None,
+    n_threads: int,
+) -> None: ...
+def phi4_evaluate(
+    x: Tensor,
+    kappa: Tensor,
+    lam: Tensor,
+    field: Tensor,
+    log_density: Tensor | None,
+    score: Tensor | None,
+    workspace: Tensor | None,
+    n_threads: int,
+) -> None: ...

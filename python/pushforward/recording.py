@@ -59,8 +59,12 @@ class Recorder:
         kept = n_steps // thin
         if store == "draws":
             shape = (kept, *x.shape)
-            self.draws = _ops.empty(shape, dtype=x.dtype, device=x.device)
-            self.log_density = _ops.empty(shape[:2], dtype=x.dtype, device=x.device)
+            real = x.dtype if x.is_floating_point() else torch.float64
+            spins = real != x.dtype
+            self.draws = (
+                x.new_empty(shape) if spins else _ops.empty(shape, dtype=real, device=x.device)
+            )
+            self.log_density = _ops.empty(shape[:2], dtype=real, device=x.device)
         elif isinstance(store, Path):
             self.disk = _open(store, x, kept, attributes or {}, resumed)
         if store != "last":
@@ -151,6 +155,26 @@ class Recorder:
             elif self.disk is not None:
                 self._owed = x.clone()
         self._at_half(n_nonfinite)
+
+    # ---- sweeps of a lattice, whose states are seen from outside ---------------------------------
+
+    def unseen(self) -> int:
+        """Return how many steps may pass before a state must be seen."""
+        keeps = self.draws is not None or self.disk is not None
+        if self.moments is not None or self.covariance is not None:
+            return 1
+        return self.thin - self.steps_done % self.thin if keeps else 1 << 62
+
+    def see(self, x: Tensor, n: int, n_nonfinite: Tensor) -> None:
+        """Take in the state after ``n`` steps, of which only the last may matter."""
+        self.steps_done += n - 1
+        if self.moments is not None:
+            shift, total, squares, *_ = self.moments
+            if isinstance(total, Tensor) and isinstance(squares, Tensor):
+                away = x.double() - shift
+                total.add_(away)
+                squares.addcmul_(away, away)
+        self.take(x, n_nonfinite)
 
     def _close_batch(self, moments: Any) -> None:
         _, total, _, at_batch, squares, batch = moments

@@ -15,7 +15,9 @@ from pushforward import _ops
 from pushforward.chains import Chains, chains_warning, variance_of
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
+from pushforward.mcmc.base import Metropolised
 from pushforward.recording import Recorder, Store
+from pushforward.sweeps import Sweeps, native_sweeps
 from pushforward.targets import NativeTarget, Target
 
 if TYPE_CHECKING:
@@ -112,6 +114,13 @@ class Run:
         if self._warm_up is not None:
             for _ in range(n):
                 self._adapt(self._warm_up)
+        else:
+            self._take(n)
+
+    def _take(self, n: int) -> None:
+        sweeps = native_sweeps(self.kernel, self.target)
+        if sweeps is not None:
+            self._advance_sweeps(sweeps, n)
         elif self.native:
             self._advance_native(n)
         else:
@@ -120,7 +129,7 @@ class Run:
 
     def _adapt(self, warm_up: WarmUp) -> None:
         before = self.state.counts.accepted.clone()
-        self._advance_native(1) if self.native else self._advance_torch()
+        self._take(1)
         warm_up.update(self.state.counts.accepted - before, self.x)
         done = self.position == self.plan.warmup
         kernel = cast("Kernel", warm_up.result if done else warm_up.kernel)
@@ -149,8 +158,24 @@ class Run:
             recorder.took(n, outputs, state.counts.n_nonfinite)
         self.position += n
 
+    def _advance_sweeps(self, sweeps: Sweeps, n: int) -> None:
+        recorder, done = self.recorder, 0
+        for stale in ("log_density", "score"):
+            self.state.memory.pop(stale, None)
+        while done < n:
+            now = n - done if recorder is None else min(n - done, recorder.unseen())
+            sweeps(self.state, self.next_step, now)
+            self.position += now
+            done += now
+            if recorder is not None:
+                recorder.see(self.x, now, self.state.counts.n_nonfinite)
+                if recorder.is_owed:
+                    recorder.pay(self.target.log_density(self.x))
+
     def _advance_torch(self) -> None:
         recorder = self.recorder
+        if isinstance(self.kernel, Metropolised) and "log_density" not in self.state.memory:
+            self.kernel.begin(self.state)
         if self.graph is not None:
             value = self.graph.step(self.next_step)
         else:
@@ -200,12 +225,14 @@ class Run:
         nonfinite, divergent, accepted, squares = (
             now - before for now, before in zip(counts.tensors(), self._before, strict=True)
         )
-        refuses = self.kernel.target_accept is not None or "log_density" in self.state.memory
+        refuses = self.kernel.target_accept is not None or isinstance(self.kernel, Metropolised)
         left_out = torch.zeros_like(nonfinite) if refuses else nonfinite
         mean = var = None
         if recorder.moments is not None:
-            moments = recorder.moments[:3]
-            mean, var = _ops.pooled_moments(self.x, recorder.steps_done, left_out, moments)
+            shift, *sums = recorder.moments[:3]
+            x = self.x if self.x.is_floating_point() else self.x.double()  # spins are integers
+            moments = (cast("Tensor", shift).to(x), *sums)
+            mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
         bad = int((counts.n_nonfinite > 0).sum())
         if bad:
             warnings.warn(chains_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)

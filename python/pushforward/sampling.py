@@ -14,12 +14,13 @@ from pushforward import _ops, random
 from pushforward.chains import Chains
 from pushforward.graphs import graphed
 from pushforward.interrupts import Interrupt, deferred_interrupt
-from pushforward.mcmc import Kernel
+from pushforward.lattice import Ising
 from pushforward.pacing import Pace
 from pushforward.progress import progress_bar
 from pushforward.recording import Store
 from pushforward.resume import Resume
 from pushforward.run import Plan, Run
+from pushforward.sweeps import as_kernel
 from pushforward.targets import as_target
 
 __all__ = ["sample"]
@@ -27,7 +28,7 @@ __all__ = ["sample"]
 
 def sample(
     target: Any,
-    kernel: Kernel,
+    kernel: Any,
     x: Tensor,
     *,
     n_steps: int,
@@ -54,8 +55,9 @@ def sample(
     Args:
         target: see :func:`pushforward.targets.as_target`. Native targets run fused, torch ones
             are evaluated with autograd every step.
-        kernel: what to run, e.g. :class:`pushforward.MALA`.
-        x: start, ``(n_chains, *event)``, float32 or float64, finite. Not changed.
+        kernel: what to run, e.g. :class:`pushforward.MALA`, or a kernel of
+            :mod:`pushforward.lattice`.
+        x: start, ``(n_chains, *event)``, float32 or float64 (spins also int8), finite. Not changed.
         n_steps: steps to take after the warm-up and the burn-in.
         warmup: steps to take first, in which the step size and the metric are adapted. The kernel
             found is ``chains.kernel``.
@@ -97,9 +99,8 @@ def sample(
 
     """
     law = as_target(target)
-    state = _start(x)
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"kernel: expected a kernel such as Langevin, got {type(kernel).__name__}")
+    state = _start(x, isinstance(law, Ising))
+    moves = as_kernel(kernel)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     if cuda_graph not in ("auto", True, False):
@@ -116,7 +117,7 @@ def sample(
         chain_offset=_ops.count(chain_offset, "chain_offset"),
         seed=resume.seed(seed) if seed is None else random.resolve_seed(seed),
     )
-    run = Run(law, kernel, state, plan)
+    run = Run(law, moves, state, plan)
     bar = progress_bar(progress, total=plan.total)
     done = False
     with torch.no_grad(), deferred_interrupt() as interrupt, bar:
@@ -136,8 +137,9 @@ def _store(store: Any) -> Store:
     raise ValueError(f'store: expected "draws", "stats", "last" or a pathlib.Path, got {store!r}')
 
 
-def _start(x: Any) -> Tensor:
-    _ops.check_tensor(x, "x")
+def _start(x: Any, spins: bool) -> Tensor:
+    if not (spins and isinstance(x, Tensor) and x.dtype == torch.int8):
+        _ops.check_tensor(x, "x")
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
     finite = _ops.rows(x.detach()).isfinite().all(1)

@@ -175,6 +175,11 @@ class HMC(Metropolised):
         return before
 
     @property
+    def is_plain(self) -> bool:
+        """Whether every trajectory has one step size and the identity as its metric."""
+        return self.jitter == 0 and self._metric.is_unit
+
+    @property
     def metric_choice(self) -> str:
         """What a warm-up finds; nothing where the metric was given."""
         return self.metric if isinstance(self.metric, str) else "unit"

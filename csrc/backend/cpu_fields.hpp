@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+// The walk of a CPU over a real field on a periodic lattice: kLanes neighbouring sites of a row at
+// once. Rows run along the last dimension; the others are flattened.
+#pragma once
+
+#include "backend/cpu_elements.hpp"
+
+namespace pf::PF_BACKEND {
+
+// One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
+// can close them.
+template <class T>
+struct Field {
+  T* first;
+};
+
+// n_blocks blocks of one chain's sequence from its entry `first` on, which begins a block. `out`
+// has room for kLanes blocks more.
+template <class Law, class T>
+static PF_NOINLINE void fill_entries(NoiseSource noise, uint64_t first, int64_t n_blocks, T* out) {
+  noise.start = first;
+  const int64_t n = n_blocks * Draw<T>::kPerBlock;
+  draw_pairs<Law>(BlockGrid<T>(first, n), noise, n, 0, n_blocks, out);
+}
+
+// The entries of one sequence of one chain, in order: a stretch of them at a time.
+template <class Law, class T>
+class Entries {
+  static constexpr int kPerBlock = Draw<T>::kPerBlock;
+  static constexpr int64_t kBlocks = 512;
+
+ public:
+  static constexpr int64_t kMost = kBlocks * kPerBlock / 2;  // entries that at() gives at once
+
+  // Nothing past `end` is made.
+  Entries(const NoiseSource& noise, uint64_t end) : noise_(noise), end_(end) {}
+  // The same for somebody who works beside, up to an end of its own.
+  Entries until(uint64_t end) const { return Entries(noise_, end); }
+  const T* at(uint64_t begin, int64_t n) {
+    if (begin < first_ || begin + static_cast<uint64_t>(n) > first_ + made_) refill(begin, n);
+    return values_ + (begin - first_);
+  }
+
+ private:
+  PF_HD void refill(uint64_t begin, int64_t n) {
+    first_ = begin / kPerBlock * kPerBlock;
+    const uint64_t wanted = begin + static_cast<uint64_t>(n);
+    const uint64_t stop = end_ > wanted ? end_ : wanted;
+    uint64_t blocks = (stop - first_ + kPerBlock - 1) / kPerBlock;
+    if (blocks > kBlocks) blocks = kBlocks;
+    made_ = blocks * kPerBlock;
+    fill_entries<Law>(noise_, first_, static_cast<int64_t>(blocks), values_);
+  }
+  NoiseSource noise_;
+  uint64_t end_, first_ = 0, made_ = 0;
+  alignas(64) T values_[(kBlocks + kLanes) * kPerBlock];
+};
+
+// One number of it.
+template <class Law, class T>
+PF_HD T entry(const NoiseSource& noise, uint64_t index) {
+  constexpr int kPerBlock = Draw<T>::kPerBlock;
+  const uint64_t block = index / kPerBlock;
+  const ChainCounter<uint32_t> chain(noise.chain_offset, 0u, noise.purpose);
+  T values[kPerBlock];
+  Law::template values<T>(
+      philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                              chain.c2, chain.c3, PhiloxKey(noise.seed)),
+      0, kPerBlock, values);
+  return values[index % kPerBlock];
+}
+
+// Nothing to read.
+template <class T>
+struct NoEntries {
+  static constexpr int64_t kMost = int64_t{1} << 40;
+  NoEntries until(uint64_t) const { return {}; }
+  const T* at(uint64_t, int64_t) { return nullptr; }
+};
+
+// A lattice at work: arrays in `memory`, and passes over all sites.
+template <class T, int kDims>
+class FieldLattice {
+ public:
+  using Real = Pack<T>;
+  using Mask = MaskOf<T>;
+  template <class Law>
+  using Source = Entries<Law, T>;                    // what a pass reads at every site
+  static constexpr int64_t kFront = 64 / sizeof(T);  // elements before a row
+
+  // kLanes sites of a row from its site `column` on; those past its end are 0.
+  class Sites {
+   public:
+    PF_HD Real value(Field<T> f) const { return Real::load(f.first + at_); }
+    // Along the row first, then dimension after dimension towards the first.
+    PF_HD Real neighbours(Field<T> f) const {
+      const T* p = f.first + at_;
+      Real sum = Real::load(p - 1) + Real::load(p + 1);
+      PF_UNROLL
+      for (int j = 0; j < kDims - 1; ++j) {
+        sum = sum + (Real::load(p + beside_[2 * j]) + Real::load(p + beside_[2 * j + 1]));
+      }
+      return sum;
+    }
+    PF_HD void put(Field<T> f, Real x) const {
+      if (partial_) x = select(inside_, x, Real(T(0)));
+      x.store(f.first + at_);
+    }
+    PF_HD Real noise() const { return Real::load(noise_); }
+    PF_HD Real only_inside(Real x) const { return partial_ ? select(inside_, x, Real(T(0))) : x; }
+    // Where the coordinates add up to an even (0) or odd number.
+    PF_HD Mask of_colour(int colour) const { return (parity_ + colour) % 2 == 0 ? even_ : !even_; }
+
+   private:
+    friend class FieldLattice;
+    int64_t at_;
+    const int64_t* beside_;
+    const T* noise_;
+    Mask inside_, even_;
+    bool partial_;
+    int parity_;
+  };
+
+  // n_arrays of memory, and a sum a row where a pass sums.
+  static int64_t bytes(const LatticeShape& s, int n_arrays) {
+    const FieldLattice f(s, nullptr, Place{});
+    return (n_arrays * f.stride_ * f.rows_ + (n_arrays + 1) * kFront) * int64_t{sizeof(T)} +
+           f.rows_ * int64_t{sizeof(double)};
+  }
+  FieldLattice(const LatticeShape& s, void* memory, const Place& place)
+      : length_(s.size[kDims - 1]),
+        rows_(1),
+        stride_((length_ + kLanes - 1) / kLanes * kLanes + kFront),
+        place_(place) {
+    for (int j = 0; j < kDims - 1; ++j) {
+      size_[j] = s.size[j];
+      rows_ *= s.size[j];
+    }
+    row_sums_ = static_cast<double*>(memory);
+    const int64_t doubles = (rows_ * int64_t{sizeof(double)} + 63) / 64 * 64;
+    arrays_ = reinterpret_cast<T*>(static_cast<char*>(memory) + doubles);
+  }
+  int64_t sites() const { return rows_ * length_; }
+  // Array number i; each has a front of its own.
+  Field<T> array(int i) const { return {arrays_ + i * (stride_ * rows_ + kFront) + kFront}; }
+
+  void load(Field<T> f, const T* x) const {
+    memset(f.first - kFront, 0, static_cast<size_t>(stride_ * rows_ + kFront) * sizeof(T));
+    for (int64_t r = 0; r < rows_; ++r) {
+      T* row = f.first + r * stride_;
+      memcpy(row, x + r * length_, static_cast<size_t>(length_) * sizeof(T));
+      close_row(row);
+    }
+  }
+  void store(Field<T> f, T* x) const {
+    for (int64_t r = 0; r < rows_; ++r) {
+      memcpy(x + r * length_, f.first + r * stride_, static_cast<size_t>(length_) * sizeof(T));
+    }
+  }
+
+  // Whether this worker writes what belongs to the lattice as a whole.
+  bool speaks() const { return true; }
+
+  // visit(sites) for all; `written` is closed afterwards. `source` is read at every site, from
+  // entry `first` on; `nanoseconds` is the cost of a site.
+  template <class Source, class Visit>
+  void pass(uint64_t first, Source& source, double nanoseconds, Field<T> written,
+            const Visit& visit) const {
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) { visit(s); });
+        if (written.first != nullptr) close_row(written.first + r * stride_);
+      }
+    });
+  }
+  // The same where visit returns a term; their sum: in a row 32 strided chains and a binary tree,
+  // then the rows in order in float64.
+  template <class Source, class Visit>
+  double sum(uint64_t first, Source& source, double nanoseconds, Field<T> written,
+             const Visit& visit) const {
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
+        constexpr int kChains = kReductionWidth / kLanes;
+        Real chain[kChains];
+        for (int j = 0; j < kChains; ++j) chain[j] = Real(T(0));
+        walk.row(r, first, entries, [&](const Sites& s, int64_t column) {
+          const int j = static_cast<int>(column / kLanes % kChains);
+          chain[j] = chain[j] + s.only_inside(visit(s));
+        });
+        T partial[kReductionWidth];
+        for (int j = 0; j < kChains; ++j) chain[j].store(partial + j * kLanes);
+        row_sums_[r] = static_cast<double>(tree_sum(partial));
+        if (written.first != nullptr) close_row(written.first + r * stride_);
+      }
+    });
+    double total = 0;
+    for (int64_t r = 0; r < rows_; ++r) total += row_sums_[r];
+    return total;
+  }
+  // Whether visit, which returns what must be, returned finite numbers only.
+  template <class Source, class Visit>
+  bool finite(uint64_t first, Source& source, double nanoseconds, Field<T> written,
+              const Visit& visit) const {
+    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+      Walk walk(*this, begin);
+      Real turned = Real(T(0));
+      for (int64_t r = begin; r < end; ++r, walk.next()) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) {
+          turned = fma(s.only_inside(visit(s)), Real(T(0)), turned);
+        });
+        row_sums_[r] = 0;
+        close_row(written.first + r * stride_);
+      }
+      if (any(turned != turned)) row_sums_[begin] = 1;
+    });
+    for (int64_t r = 0; r < rows_; ++r) {
+      if (row_sums_[r] != 0) return false;
+    }
+    return true;
+  }
+
+ private:
+  PF_HD void close_row(T* row) const {
+    row[-1] = row[length_ - 1];
+    row[length_] = row[0];
+  }
+  template <class Source, class Body>
+  void over_rows(uint64_t first, Source& source, double nanoseconds, const Body& body) const {
+    if (place_.n_threads <= 1) return body(0, rows_, source);
+    const int64_t block = rows_ / (8 * place_.n_threads) + 1;
+    for_each_block(rows_, block, place_, nanoseconds * static_cast<double>(sites()), 0,
+                   [&](int64_t begin, int64_t end, void*) {
+                     Source own = source.until(first + static_cast<uint64_t>(end * length_));
+                     body(begin, end, own);
+                   });
+  }
+
+  // From row to row, with the places of the rows beside.
+  class Walk {
+   public:
+    PF_HD Walk(const FieldLattice& f, int64_t row) : f_(f) {
+      T lane[kLanes], odd[kLanes];
+      for (int l = 0; l < kLanes; ++l) {
+        lane[l] = static_cast<T>(l);
+        odd[l] = static_cast<T>(l % 2);
+      }
+      const int64_t rest = f.length_ % kLanes;
+      sites_.inside_ = Real::load(lane) < Real(static_cast<T>(rest));
+      sites_.even_ = Real::load(odd) == Real(T(0));
+      sites_.beside_ = beside_;
+      for (int j = kDims - 2; j >= 0; --j) {
+        at_[j] = row % f.size_[j];
+        row /= f.size_[j];
+      }
+      look_around();
+    }
+    PF_HD void next() {
+      for (int j = kDims - 2; j >= 0; --j) {
+        if (++at_[j] < f_.size_[j]) break;
+        at_[j] = 0;
+      }
+      look_around();
+    }
+    template <class Source, class Visit>
+    PF_HD void row(int64_t r, uint64_t first, Source& entries, const Visit& visit) {
+      const int64_t row = r * f_.stride_, length = f_.length_;
+      for (int64_t begin = 0; begin < length; begin += Source::kMost) {
+        const int64_t left = length - begin, n = left < Source::kMost ? left : Source::kMost;
+        sites_.noise_ = entries.at(first + static_cast<uint64_t>(r * length + begin), n);
+        sites_.partial_ = false;
+        int64_t i = begin;
+        for (; i + kLanes <= begin + n; i += kLanes) {
+          sites_.at_ = row + i;
+          visit(sites_, i);
+          if (sites_.noise_ != nullptr) sites_.noise_ += kLanes;
+        }
+        if (i < begin + n) {
+          sites_.at_ = row + i;
+          sites_.partial_ = true;
+          visit(sites_, i);
+        }
+      }
+    }
+
+   private:
+    PF_HD void look_around() {
+      int64_t step = f_.stride_, parity = 0;
+      PF_UNROLL
+      for (int k = 0; k < kDims - 1; ++k) {
+        const int j = kDims - 2 - k;
+        const int64_t n = f_.size_[j];
+        beside_[2 * k] = at_[j] > 0 ? -step : step * (n - 1);
+        beside_[2 * k + 1] = at_[j] + 1 < n ? step : -step * (n - 1);
+        step *= n;
+        parity += at_[j];
+      }
+      sites_.parity_ = static_cast<int>(parity % 2);
+    }
+    const FieldLattice& f_;
+    Sites sites_;
+    int64_t at_[3], beside_[6];
+  };
+
+  int64_t length_, rows_, stride_;
+  int64_t size_[3] = {1, 1, 1};
+  Place place_;
+  double* row_sums_;
+  T* arrays_;
+};
+
+// body(lattice index, FieldLattice) for every lattice, one a chain, each with n_arrays arrays.
+// Threads take lattices, or, where there are few and each is large, rows of one after another.
+template <class T, int kDims, class Body>
+static void for_each_field(int64_t n_lattices, const LatticeShape& shape, int n_arrays,
+                           double nanoseconds_a_pass, int64_t n_passes, void*, const Place& place,
+                           const Body& body) {
+  const int64_t bytes = FieldLattice<T, kDims>::bytes(shape, n_arrays) + 64 * (n_arrays + 1);
+  const Place alone{1, place.device, place.stream};
+  const bool share_a_lattice = nanoseconds_a_pass > 60e3 && n_lattices % place.n_threads != 0 &&
+                               n_lattices < 4 * static_cast<int64_t>(place.n_threads);
+  const double all =
+      nanoseconds_a_pass * static_cast<double>(n_passes) * static_cast<double>(n_lattices);
+  for_each_block(n_lattices, share_a_lattice ? n_lattices : 1, share_a_lattice ? alone : place, all,
+                 bytes, [&](int64_t begin, int64_t end, void* memory) {
+                   const FieldLattice<T, kDims> lattice(shape, memory,
+                                                        share_a_lattice ? place : alone);
+                   for (int64_t i = begin; i < end; ++i) body(i, lattice);
+                 });
+}
+
+}  // namespace pf::PF_BACKEND

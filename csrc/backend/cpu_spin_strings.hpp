@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// One lattice of spins as four strings of bits, for large lattices.
+//
+// Block q of a sweep's noise holds the words of sites 4 q ... 4 q + 3, so bit q of string w would
+// be site 4 q + w: then comparing the words of kLanes blocks gives kLanes bits of four strings, and
+// no bit ever moves. In rows of odd parity strings 0 and 1, and 2 and 3, are exchanged, so that
+// strings 0 and 2 hold the sites of one colour and strings 1 and 3 those of the other. A site of
+// string 2 j + c then has its neighbours across rows, and one of the two along its row, at the same
+// place of string 2 j + 1 - c, and the other in string 2 (1 - j) + 1 - c, there or one bit away.
+#pragma once
+
+#include "backend/cpu.hpp"
+#include "backend/cpu_bits.hpp"
+
+namespace pf::PF_BACKEND {
+
+// The words of n blocks beside the thresholds: for 64 blocks a word of each of 4 * count strings,
+// `stride` words apart. Words of a row of thresholds m lie at strings 4 m ... 4 m + 3.
+template <bool kCarries>
+static PF_NOINLINE void compare_blocks(const NoiseSource& noise, uint64_t chain, uint64_t first,
+                                       int64_t n_words, const uint32_t* thresholds, int count,
+                                       uint64_t* strings, int64_t stride) {
+  uint32_t order[kLanes];
+  for (int l = 0; l < kLanes; ++l) order[l] = static_cast<uint32_t>(l);
+  const Pack<uint32_t> lane = Pack<uint32_t>::load(order);
+  const PhiloxKey key(noise.seed);
+  const Pack<uint32_t> c2(static_cast<uint32_t>(chain));
+  const Pack<uint32_t> c3(static_cast<uint32_t>(chain >> 32) | noise.purpose << 24);
+  const Pack<uint32_t> high(static_cast<uint32_t>(first >> 32));
+  constexpr int kBytes = kLanes / 8;
+  char* out = reinterpret_cast<char*>(strings);
+  for (int64_t i = 0; i < n_words * 64 / kLanes; ++i) {
+    const uint32_t low = static_cast<uint32_t>(first) + static_cast<uint32_t>(i * kLanes);
+    const Pack<uint32_t> c0 = lane + low;
+    Pack<uint32_t> c1 = high;
+    if (kCarries) {
+      c1 = high + select(c0 < Pack<uint32_t>(static_cast<uint32_t>(first)), Pack<uint32_t>(1u),
+                         Pack<uint32_t>(0u));
+    }
+    const Block<Pack<uint32_t>> words = philox4x32_10(c0, c1, c2, c3, key);
+    for (int m = 0; m < count; ++m) {
+      const Pack<uint32_t> threshold(thresholds[m]);
+      PF_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        const uint32_t bits = below_bits(words.w[w], threshold);
+        memcpy(out + (4 * m + w) * stride * 8 + i * kBytes, &bits, kBytes);
+      }
+    }
+  }
+}
+
+template <class Model>
+class SpinStrings {
+  static constexpr int kDims = Model::kDims;
+  static constexpr int64_t kAlign = 8;  // words; a register has no more
+
+ public:
+  // Rows of whole blocks, and strings that fill a word.
+  static bool fits(const LatticeShape& s) {
+    int64_t n = 1;
+    for (int i = 0; i < s.n_dims; ++i) n *= s.size[i];
+    return s.size[s.n_dims - 1] % 4 == 0 && n >= 256;
+  }
+
+  SpinStrings(const LatticeShape& shape, int n_masks, void* memory)
+      : row_(shape.size[kDims - 1] / 4),
+        layer_(row_ * shape.size[kDims - 2]),
+        n_(kDims == 2 ? layer_ : layer_ * shape.size[0]),
+        n_words_((n_ + 63) / 64),
+        stride_(aligned(n_words_)),
+        reach_((kDims == 2 ? row_ : layer_) / 64 + 1),
+        halo_(aligned(reach_ + 1 + kAlign)),
+        n_masks_(n_masks),
+        memory_(static_cast<uint64_t*>(memory)) {}
+  int64_t bytes() const {
+    return 8 * (4 * spin_stride() + kMarks * stride_ + 4 * n_masks_ * stride_);
+  }
+
+  // Marks the rows, once for all lattices of the shape.
+  void mark() {
+    memset(marks(0), 0, static_cast<size_t>(8 * kMarks * stride_));
+    const int64_t rows_a_layer = layer_ / row_;
+    for (int64_t r = 0, q = 0; q < n_; ++r, q += row_) {
+      const int64_t y = r % rows_a_layer;
+      if ((y + r / rows_a_layer) % 2 != 0) set_bits(marks(kOddRow), q, q + row_);
+      set_bits(marks(kRowStart), q, q + 1);
+      set_bits(marks(kRowEnd), q + row_ - 1, q + row_);
+      if (kDims == 3 && y == 0) set_bits(marks(kLayerStart), q, q + row_);
+      if (kDims == 3 && y == rows_a_layer - 1) set_bits(marks(kLayerEnd), q, q + row_);
+    }
+  }
+
+  template <class U>
+  void load(const U* x) {
+    for (int64_t i = 0; i < n_words_; ++i) {
+      uint64_t word[4] = {};
+      for (int part = 0; part < 4; ++part) {
+        const int64_t first = 256 * i + 64 * part, left = 4 * n_ - first;
+        if (left <= 0) break;
+        const uint64_t bits = up_bits(x + first, left < 64 ? static_cast<int>(left) : 64);
+        for (int w = 0; w < 4; ++w) word[w] |= every_fourth(bits >> w) << 16 * part;
+      }
+      exchange(i, word[0], word[1]);
+      exchange(i, word[2], word[3]);
+      for (int w = 0; w < 4; ++w) spins(w)[i] = word[w];
+    }
+    for (int w = 0; w < 4; ++w) close_string(spins(w), n_, reach_ + 1);
+  }
+  template <class U>
+  void store(U up, U down, U* x) const {
+    for (int64_t i = 0; i < n_words_; ++i) {
+      uint64_t word[4];
+      for (int w = 0; w < 4; ++w) word[w] = spins(w)[i];
+      exchange(i, word[0], word[1]);
+      exchange(i, word[2], word[3]);
+      for (int part = 0; part < 4; ++part) {
+        const int64_t first = 256 * i + 64 * part, left = 4 * n_ - first;
+        if (left <= 0) break;
+        uint64_t bits = 0;
+        for (int w = 0; w < 4; ++w) bits |= spread_fourfold(word[w] >> 16 * part & 0xffff) << w;
+        write_spins(bits, up, down, left < 64 ? static_cast<int>(left) : 64, x + first);
+      }
+    }
+  }
+
+  // One sweep: both colours of each slab, but for the second colour's edges between slabs, which
+  // wait until the first colour is done everywhere.
+  void sweep(const Model& model, const typename Model::Lattice& lattice, const NoiseSource& noise,
+             uint64_t chain, uint64_t step, const Place& place) {
+    const uint64_t first_block = noise.start / 4 + step * static_cast<uint64_t>(n_);
+    const int64_t edge = aligned(reach_ + 1);
+    const int64_t slab = 8 * edge > 512 ? 8 * edge : 512;
+    const int64_t n_slabs = stride_ < 2 * slab ? 1 : (stride_ + slab - 1) / slab;
+    const auto end_of = [&](int64_t s) {
+      return (s + 1) * slab < stride_ && n_slabs > 1 ? (s + 1) * slab : stride_;
+    };
+    const double nanoseconds = 2.5 * static_cast<double>(n_);
+    for_each_block(n_slabs, 1, place, nanoseconds, 0, [&](int64_t s, int64_t, void*) {
+      const int64_t begin = s * slab, end = end_of(s);
+      compare(lattice, noise, chain, first_block, begin, end);
+      update<0>(model, lattice, begin, end);
+      if (n_slabs > 1 && begin + edge < end - edge) {
+        update<1>(model, lattice, begin + edge, end - edge);
+      }
+    });
+    close_colour(0);
+    for_each_block(n_slabs, 1, place, 0.1 * nanoseconds, 0, [&](int64_t s, int64_t, void*) {
+      const int64_t begin = s * slab, end = end_of(s);
+      if (n_slabs > 1 && begin + edge < end - edge) {
+        update<1>(model, lattice, begin, begin + edge);
+        update<1>(model, lattice, end - edge, end);
+      } else {
+        update<1>(model, lattice, begin, end);
+      }
+    });
+    close_colour(1);
+  }
+
+ private:
+  enum Mark { kOddRow, kRowStart, kRowEnd, kLayerStart, kLayerEnd };
+  static constexpr int kMarks = kDims == 2 ? 3 : 5;
+  static constexpr int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * kAlign; }
+  int64_t spin_stride() const { return stride_ + 2 * halo_; }
+  PF_HD uint64_t* spins(int w) const { return memory_ + halo_ + w * spin_stride(); }
+  PF_HD uint64_t* marks(int mark) const { return memory_ + 4 * spin_stride() + mark * stride_; }
+  PF_HD uint64_t* masks(int m, int w) const {
+    return memory_ + 4 * spin_stride() + kMarks * stride_ + (4 * m + w) * stride_;
+  }
+  void close_colour(int c) {
+    for (int w = c; w < 4; w += 2) close_string(spins(w), n_, reach_ + 1);
+  }
+
+  // Between sites by place in their row and sites by colour, for the words at i of two strings.
+  PF_HD void exchange(int64_t i, uint64_t& even, uint64_t& odd) const {
+    const uint64_t turned = (even ^ odd) & marks(kOddRow)[i];
+    even ^= turned;
+    odd ^= turned;
+  }
+
+  // The comparisons of words [begin, end) of the strings, by colour.
+  void compare(const typename Model::Lattice& lattice, const NoiseSource& noise, uint64_t chain,
+               uint64_t first_block, int64_t begin, int64_t end) const {
+    constexpr int64_t kChunk = 32;  // words: a few kilobytes that stay in the first cache
+    for (int64_t i = begin; i < end; i += kChunk) {
+      const int64_t n = end - i < kChunk ? end - i : kChunk;
+      const uint64_t first = first_block + static_cast<uint64_t>(64 * i);
+      const bool carries = first >> 32 != (first + static_cast<uint64_t>(64 * n)) >> 32;
+      (carries ? compare_blocks<true> : compare_blocks<false>)(noise, chain, first, n,
+                                                               lattice.thresholds, n_masks_,
+                                                               masks(0, 0) + i, stride_);
+      for (int m = 0; m < n_masks_; ++m) {
+        for (int w = 0; w < 4; w += 2) exchange_run(masks(m, w) + i, masks(m, w + 1) + i, i, n);
+      }
+    }
+  }
+  PF_HD void exchange_run(uint64_t* even, uint64_t* odd, int64_t first, int64_t n) const {
+    const uint64_t* odd_row = marks(kOddRow) + first;
+    for (int64_t i = 0; i < n; i += kBitWords) {
+      const BitRegister a = load_bits(even + i), b = load_bits(odd + i);
+      const BitRegister turned = (a ^ b) & load_bits(odd_row + i);
+      store_bits(even + i, a ^ turned);
+      store_bits(odd + i, b ^ turned);
+    }
+  }
+
+  template <int kColour>
+  void update(const Model& model, const typename Model::Lattice& lattice, int64_t begin,
+              int64_t end) const {
+    update_string<kColour, 0>(model, lattice, begin, end);
+    update_string<kColour, 1>(model, lattice, begin, end);
+  }
+  template <int kColour, int kHalf>
+  PF_NOINLINE void update_string(const Model& model, const typename Model::Lattice& lattice,
+                                 int64_t begin, int64_t end) const {
+    constexpr int kMine = 2 * kHalf + kColour, kFacing = 2 * kHalf + 1 - kColour;
+    uint64_t* mine = spins(kMine);
+    const uint64_t *facing = spins(kFacing), *crossing = spins(2 * (1 - kHalf) + 1 - kColour);
+    const uint64_t* edge_of_row = marks(kHalf == 1 ? kRowEnd : kRowStart);
+    const int64_t along = kHalf == 1 ? 1 : -1;
+    const BitShift ahead(along), around(-along * (row_ - 1));
+    const BitShift down(row_), up(-row_), below(layer_), above(-layer_);
+    const BitShift down_around(row_ - layer_), up_around(layer_ - row_);
+    const auto rule = model.template rule<BitRegister>(lattice);
+    // Whether the crossing neighbour is a bit away: it depends on the row's parity.
+    const BitRegister away_in_even = same_bits((kColour == 1) != (kHalf == 0));
+    for (int64_t i = begin; i < end; i += kBitWords) {
+      BitRegister n[2 * kDims];
+      const uint64_t *f = facing + i, *x = crossing + i;
+      n[0] = load_bits(f);
+      const BitRegister next =
+          choose_bits(load_bits(edge_of_row + i), load_shifted(x, around), load_shifted(x, ahead));
+      n[1] = choose_bits(load_bits(marks(kOddRow) + i) ^ away_in_even, next, load_bits(x));
+      if constexpr (kDims == 2) {
+        n[2] = load_shifted(f, down);
+        n[3] = load_shifted(f, up);
+      } else {
+        n[2] = choose_bits(load_bits(marks(kLayerEnd) + i), load_shifted(f, down_around),
+                           load_shifted(f, down));
+        n[3] = choose_bits(load_bits(marks(kLayerStart) + i), load_shifted(f, up_around),
+                           load_shifted(f, up));
+        n[4] = load_shifted(f, below);
+        n[5] = load_shifted(f, above);
+      }
+      const BitRegister spin = load_bits(mine + i);
+      store_bits(mine + i, model.update(spin, n, rule, [&](int k) {
+        return load_bits(masks(lattice.mask_of_class[k], kMine) + i);
+      }));
+    }
+  }
+
+  int64_t row_, layer_, n_, n_words_, stride_, reach_, halo_;
+  int n_masks_;
+  uint64_t* memory_;
+};
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// The walk of a GPU over lattices of spins: a lattice a block of threads, in shared memory, through
+// all sweeps of a call; where it does not fit, in place with one launch for each colour, which
+// draws each block of noise twice.
+#pragma once
+
+#include "backend/cuda.cuh"
+
+namespace pf::PF_BACKEND {
+
+constexpr int kSpinThreads = 256;
+
+// A spin's word at the interface, and its two values.
+template <class U>
+struct Spins {
+  U* x;
+  U up, down;
+  int64_t n_lattices;
+  LatticeShape shape;
+  // Sizes beyond the last dimension are 1.
+  PF_HD int64_t sites() const {
+    return shape.size[0] * shape.size[1] * shape.size[2] * shape.size[3];
+  }
+  PF_HD bool is_up(U word) const { return word >> (sizeof(U) * 8 - 1) == 0; }
+};
+
+// Where sites lie: coordinates from the last on.
+template <int kDims>
+struct SpinSite {
+  int64_t s, x, y, z;
+  PF_HD SpinSite(const LatticeShape& shape, int64_t site) : s(site), z(0) {
+    x = site % shape.size[kDims - 1];
+    site /= shape.size[kDims - 1];
+    y = site % shape.size[kDims - 2];
+    if constexpr (kDims == 3) z = site / shape.size[1];
+  }
+  PF_HD int colour() const { return static_cast<int>((x + y + z) % 2); }
+};
+
+// How many neighbours of a site are up, where up(i) says so of site i.
+template <int kDims, class Up>
+PF_HD int neighbours_up(const LatticeShape& shape, const SpinSite<kDims>& at, const Up& up) {
+  const int64_t row = shape.size[kDims - 1], layer = row * shape.size[kDims - 2];
+  int n = up(at.x > 0 ? at.s - 1 : at.s + row - 1);
+  n += up(at.x + 1 < row ? at.s + 1 : at.s + 1 - row);
+  n += up(at.y > 0 ? at.s - row : at.s + layer - row);
+  n += up(at.y + 1 < shape.size[kDims - 2] ? at.s + row : at.s + row - layer);
+  if constexpr (kDims == 3) {
+    const int64_t all = layer * shape.size[0];
+    n += up(at.z > 0 ? at.s - layer : at.s + all - layer);
+    n += up(at.z + 1 < shape.size[0] ? at.s + layer : at.s + layer - all);
+  }
+  return n;
+}
+
+// The classes of the block's lattice, in shared memory.
+template <class Model>
+PF_HD void share_classes(const Model& model, int64_t lattice, typename Model::Class* classes) {
+  const int64_t me = thread_in_block();
+  if (me < Model::kClasses) classes[me] = model.class_of(lattice, static_cast<int>(me));
+  sync_block();
+}
+
+template <class Model>
+PF_HD Block<uint32_t> words_of(const NoiseSource& noise, int64_t lattice, uint64_t block) {
+  const ChainCounter<uint32_t> chain(noise.chain_offset + static_cast<uint64_t>(lattice), 0u,
+                                     noise.purpose);
+  return philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                                 chain.c2, chain.c3, PhiloxKey(noise.seed));
+}
+
+// Shared memory: the classes, a byte a spin, and a byte of comparisons, one bit a class.
+constexpr int64_t kClassBytes = 128;
+
+template <class Model, class U>
+PF_KERNEL(kSpinThreads)
+spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps) {
+  static_assert(sizeof(typename Model::Class) * Model::kClasses <= kClassBytes, "classes fit");
+  char* memory = static_cast<char*>(shared_memory());
+  auto* classes = reinterpret_cast<typename Model::Class*>(memory);
+  const int64_t lattice = block_in_grid(), sites = s.sites();
+  auto* spins = reinterpret_cast<uint8_t*>(memory + kClassBytes);
+  uint8_t* accepted = spins + sites;
+  U* x = s.x + lattice * sites;
+  for (int64_t i = thread_in_block(); i < sites; i += block_size()) spins[i] = s.is_up(x[i]);
+  share_classes(model, lattice, classes);
+  for (int64_t k = 0; k < n_steps; ++k) {
+    const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
+    for (int64_t b = thread_in_block(); b < sites / 4; b += block_size()) {
+      const Block<uint32_t> words =
+          words_of<Model>(noise, lattice, first + static_cast<uint64_t>(b));
+      PF_UNROLL
+      for (int w = 0; w < 4; ++w) {
+        unsigned bits = 0;
+        PF_UNROLL
+        for (int c = 0; c < Model::kClasses; ++c) {
+          bits |= static_cast<unsigned>(model.accepts(classes[c], words.w[w])) << c;
+        }
+        accepted[4 * b + w] = static_cast<uint8_t>(bits);
+      }
+    }
+    for (int colour = 0; colour < 2; ++colour) {
+      sync_block();
+      for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
+        const SpinSite<Model::kDims> at(s.shape, i);
+        if (at.colour() != colour) continue;
+        const int up = neighbours_up(s.shape, at, [&](int64_t j) { return int{spins[j]}; });
+        spins[i] = model.next(classes[up], spins[i] != 0, (accepted[i] >> up & 1) != 0);
+      }
+    }
+    sync_block();
+  }
+  for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
+    x[i] = spins[i] != 0 ? s.up : s.down;
+  }
+}
+
+// One colour of sweep k, in place; a thread takes a block of noise.
+template <class Model, class U>
+PF_KERNEL(kSpinThreads)
+colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blocks_a_lattice,
+              int colour) {
+  auto* classes = static_cast<typename Model::Class*>(shared_memory());
+  const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.sites();
+  share_classes(model, lattice, classes);
+  const int64_t b = block_in_grid() % blocks_a_lattice * block_size() + thread_in_block();
+  if (b >= sites / 4) return;
+  U* x = s.x + lattice * sites;
+  const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
+  const Block<uint32_t> words = words_of<Model>(noise, lattice, first + static_cast<uint64_t>(b));
+  PF_UNROLL
+  for (int w = 0; w < 4; ++w) {
+    const SpinSite<Model::kDims> at(s.shape, 4 * b + w);
+    if (at.colour() != colour) continue;
+    const int up = neighbours_up(s.shape, at, [&](int64_t j) { return int{s.is_up(x[j])}; });
+    const bool accepts = model.accepts(classes[up], words.w[w]);
+    x[at.s] = model.next(classes[up], s.is_up(x[at.s]), accepts) ? s.up : s.down;
+  }
+}
+
+template <class Model, class U>
+static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
+                        int64_t n_steps, const Place& place) {
+  const int64_t sites = s.sites(), bytes = kClassBytes + 2 * sites;
+  if (bytes <= shared_memory_limit(place)) {
+    launch(place, s.n_lattices, kSpinThreads, bytes, spins_kernel<Model, U>, s, model, noise,
+           n_steps);
+    return;
+  }
+  const int64_t blocks = (sites / 4 + kSpinThreads - 1) / kSpinThreads;
+  for (int64_t k = 0; k < n_steps; ++k) {
+    for (int colour = 0; colour < 2; ++colour) {
+      launch(place, s.n_lattices * blocks, kSpinThreads, kClassBytes, colour_kernel<Model, U>, s,
+             model, noise, k, blocks, colour);
+    }
+  }
+}
+
+}  // namespace pf::PF_BACKEND

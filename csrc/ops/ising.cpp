@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkerboard sweeps of the Ising model, Metropolis or heat bath, many in one call.
+#include "kernels/ising.hpp"
+#include "backend/spins.hpp"
+#include "ops/ops.hpp"
+
+namespace pf::PF_BACKEND {
+namespace {
+
+// What a walk over spins asks of a model: how many comparisons a site needs, the thresholds of a
+// lattice or of a group of them, and the new spins.
+template <int kDimensions>
+class IsingModel {
+ public:
+  static constexpr int kDims = kDimensions, kClasses = 2 * kDims + 1;
+  static constexpr int kLatticesInGroup = 32;
+
+  struct Lattice {
+    uint32_t thresholds[kClasses];
+    int mask_of_class[kClasses];
+    IsingClass classes[kClasses];
+  };
+  struct Group {
+    uint32_t thresholds[kClasses][kLatticesInGroup];
+    int mask_of_class[kClasses];
+    uint32_t always[kClasses], inverted[kClasses];
+  };
+
+  explicit IsingModel(const IsingParams& p)
+      : temperature_(p.temperature),
+        field_(p.field),
+        heat_bath_(p.heat_bath),
+        masks_(ising_masks(kDims, p.no_field, p.heat_bath)) {}
+  PF_HD int n_masks() const { return masks_.count; }
+
+  PF_HD Lattice lattice(int64_t index) const {
+    Lattice l;
+    for (int k = 0; k < kClasses; ++k) {
+      l.classes[k] = class_of(index, k);
+      l.mask_of_class[k] = masks_.of_class[k];
+    }
+    for (int m = 0; m < masks_.count; ++m)
+      l.thresholds[m] = l.classes[masks_.class_of[m]].threshold;
+    return l;
+  }
+  Group group(int64_t first, int count) const {
+    Group g{};
+    for (int i = 0; i < count; ++i) {
+      const Lattice l = lattice(first + i);
+      for (int m = 0; m < masks_.count; ++m) g.thresholds[m][i] = l.thresholds[m];
+      for (int k = 0; k < kClasses; ++k) {
+        g.mask_of_class[k] = l.mask_of_class[k];
+        g.always[k] |= static_cast<uint32_t>(l.classes[k].always) << i;
+        g.inverted[k] |= static_cast<uint32_t>(l.classes[k].inverted) << i;
+      }
+    }
+    return g;
+  }
+  template <class Bits>
+  PF_HD IsingRule<Bits> rule(const Lattice& l) const {
+    const Bits none{};
+    IsingRule<Bits> rule;
+    for (int k = 0; k < kClasses; ++k) {
+      rule.always[k] = l.classes[k].always ? ~none : none;
+      rule.inverted[k] = l.classes[k].inverted ? ~none : none;
+    }
+    rule.heat_bath = heat_bath_ ? ~none : none;
+    return rule;
+  }
+  template <class Bits>
+  PF_HD IsingRule<Bits> rule(const Group& g) const {
+    IsingRule<Bits> rule;
+    for (int k = 0; k < kClasses; ++k) {
+      rule.always[k] = g.always[k];
+      rule.inverted[k] = g.inverted[k];
+    }
+    rule.heat_bath = heat_bath_ ? ~Bits{} : Bits{};
+    return rule;
+  }
+  template <class Bits, class Accept>
+  PF_HD Bits update(Bits spin, const Bits* neighbours, const IsingRule<Bits>& rule,
+                    const Accept& accept) const {
+    return ising_update<kDims>(spin, neighbours, rule, accept);
+  }
+
+  // One spin at a time: its class, its comparison, its next value.
+  using Class = IsingClass;
+  PF_HD bool accepts(const Class& c, uint32_t word) const { return c.always || word < c.threshold; }
+  PF_HD bool next(const Class& c, bool spin, bool accepted) const {
+    const unsigned bit = ising_next<unsigned>(spin, c.inverted, heat_bath_, accepted);
+    return (bit & 1u) != 0;
+  }
+  PF_HD IsingClass class_of(int64_t index, int k) const {
+    return ising_class(k, kDims, value_of<double>(temperature_, index),
+                       value_of<double>(field_, index), heat_bath_);
+  }
+
+ private:
+  PerChain temperature_, field_;
+  bool heat_bath_;
+  IsingMasks masks_;
+};
+
+template <class U>
+void sweep_words(const IsingParams& p) {
+  const Spins<U> spins{static_cast<U*>(p.x), static_cast<U>(p.up), static_cast<U>(p.down),
+                       p.n_lattices, p.shape};
+  if (p.shape.n_dims == 2) {
+    sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, p.place);
+  } else {
+    sweep_spins(spins, IsingModel<3>(p), p.noise, p.n_steps, p.place);
+  }
+}
+
+}  // namespace
+
+void ising(const IsingParams& p) {
+  if (p.n_lattices == 0 || p.n_steps == 0) return;
+  switch (p.bytes) {
+    case 1: return sweep_words<uint8_t>(p);
+    case 2: return sweep_words<uint16_t>(p);
+    case 4: return sweep_words<uint32_t>(p);
+    default: return sweep_words<uint64_t>(p);
+  }
+}
+
+}  // namespace pf::PF_BACKEND

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+// The phi^4 field: many steps of Langevin, MALA, HMC or Metropolis in one call, and the density.
+#include "kernels/phi4.hpp"
+
+#include "backend/fields.hpp"
+#include "ops/ops.hpp"
+#include "ops/with_target.hpp"
+
+namespace pf::PF_BACKEND {
+namespace {
+
+// Purposes of the noise contract; python/pushforward/random.py holds the public table.
+constexpr uint32_t kProposal = 1, kAccept = 2, kMomentum = 8, kSite = 10;
+// Estimates of what a site costs in a pass, with and without making its normal.
+constexpr double kNoisy = 1.4, kQuiet = 0.3;
+
+// What the steps of one lattice share.
+template <class T, int kDims>
+class Phi4Chain {
+ public:
+  using Lattice = FieldLattice<T, kDims>;
+  using Real = typename Lattice::Real;
+  using Sites = typename Lattice::Sites;
+  using Array = Field<T>;
+
+  PF_HD Phi4Chain(const Phi4RunParams& p, int64_t index, const Lattice& lattice)
+      : p_(p),
+        index_(index),
+        lattice_(lattice),
+        couplings_(value_of<double>(p.fields.kappa, index),
+                   value_of<double>(p.fields.lambda, index),
+                   value_of<double>(p.fields.field, index)),
+        step_size_(static_cast<T>(value_of<double>(p.step_size, index))),
+        normals_(noise(p.move == Phi4Move::kHmc ? kMomentum : kProposal), last_entry()),
+        moves_(noise(kProposal), last_entry()),
+        words_(noise(kSite), last_entry()) {}
+
+  PF_HD void run() {
+    T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
+    at_ = lattice_.array(0);
+    next_ = lattice_.array(1);
+    lattice_.load(at_, x);
+    for (int64_t k = 0; k < p_.n_steps; ++k) {
+      const uint64_t step = p_.first_step + static_cast<uint64_t>(k);
+      switch (p_.move) {
+        case Phi4Move::kLangevin: langevin(step); break;
+        case Phi4Move::kMala: mala(step); break;
+        case Phi4Move::kHmc: hmc(step); break;
+        default: metropolis(step); break;
+      }
+    }
+    lattice_.store(at_, x);
+  }
+
+ private:
+  static PF_HD Array nothing() { return Array{nullptr}; }
+
+  PF_HD NoiseSource noise(uint32_t purpose) const {
+    NoiseSource n{};
+    n.seed = p_.seed;
+    n.chain_offset = p_.chain_offset + static_cast<uint64_t>(index_);
+    n.purpose = purpose;
+    return n;
+  }
+  PF_HD uint64_t entry_of(uint64_t step) const {
+    return step * static_cast<uint64_t>(lattice_.sites());
+  }
+  PF_HD uint64_t last_entry() const {
+    return entry_of(p_.first_step + static_cast<uint64_t>(p_.n_steps));
+  }
+  PF_HD void take() {
+    const Array before = at_;
+    at_ = next_;
+    next_ = before;
+  }
+  PF_HD void refuse() const {
+    if (p_.n_nonfinite != nullptr && lattice_.speaks()) ++p_.n_nonfinite[index_];
+  }
+
+  // x' = x + h s(x) + sqrt(2 h) xi  (eq 122)
+  PF_HD void langevin(uint64_t step) {
+    const Real h = Real(step_size_), scale = Real(langevin_noise_scale(step_size_, T(1)));
+    const bool finite =
+        lattice_.finite(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
+          const Real x = s.value(at_);
+          const Real score = phi4_score(couplings_, x, s.neighbours(at_));
+          const Real moved = langevin_move(x, score, h, scale, s.noise());
+          s.put(next_, moved);
+          return moved;
+        });
+    if (finite) {
+      take();
+    } else {
+      refuse();
+    }
+  }
+
+  // The same as a proposal, accepted with probability
+  //   min(1, exp(S(x) - S(y) + |xi|^2 / 2 - |x - y - h s(y)|^2 / (4 h))).
+  PF_HD void mala(uint64_t step) {
+    const T h = step_size_, scale = langevin_noise_scale(h, T(1)), half_precision = T(0.25) / h;
+    const double there = lattice_.sum(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
+      const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
+      const Real score = phi4_score(couplings_, x, around);
+      s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
+      return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
+    });
+    const double back = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
+      const Real x = s.value(at_), y = s.value(next_), around = s.neighbours(next_);
+      const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
+      return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
+    });
+    decide(step, there - back);
+  }
+
+  // n leapfrog steps of H = S + |p|^2 / 2, accepted with probability min(1, exp(H - H')). The state
+  // stays in its array; positions go to and fro between two others.
+  PF_HD void hmc(uint64_t step) {
+    const T eps = step_size_, half = T(0.5) * eps;
+    const Array momentum = lattice_.array(3);
+    Array from = next_, to = at_;
+    for (int i = 0; i < 3; ++i) {
+      const Array a = lattice_.array(i);
+      if (a.first != at_.first && a.first != next_.first) to = a;
+    }
+    const double before = lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
+      const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
+      const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
+      s.put(momentum, kicked);
+      s.put(from, fma(kicked, Real(eps), x));
+      return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
+    });
+    for (int64_t i = 1; i < p_.n_leapfrog; ++i) {
+      lattice_.pass(0, silence_, kQuiet, to, [&](const Sites& s) {
+        const Real x = s.value(from);
+        const Real kicked =
+            fma(phi4_score(couplings_, x, s.neighbours(from)), Real(eps), s.value(momentum));
+        s.put(momentum, kicked);
+        s.put(to, fma(kicked, Real(eps), x));
+      });
+      const Array other = from;
+      from = to;
+      to = other;
+    }
+    next_ = from;
+    const double after = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
+      const Real x = s.value(from), around = s.neighbours(from);
+      const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
+      return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
+    });
+    decide(step, before - after);
+  }
+
+  // A checkerboard of site moves x + w (2 u - 1), each accepted where log u' <= -(S' - S).
+  PF_HD void metropolis(uint64_t step) {
+    const T width = step_size_;
+    const Array move = lattice_.array(1), log_u = lattice_.array(2);
+    lattice_.pass(entry_of(step), moves_, kNoisy, nothing(), [&](const Sites& s) {
+      s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
+    });
+    lattice_.pass(entry_of(step), words_, kNoisy, nothing(),
+                  [&](const Sites& s) { s.put(log_u, log(s.noise())); });
+    for (int colour = 0; colour < 2; ++colour) {
+      lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
+        const Real x = s.value(at_), y = x + s.value(move);
+        const Real change = phi4_change(couplings_, x, y, s.neighbours(at_));
+        const Real kept = select(s.value(log_u) <= -change, y, x);
+        s.put(at_, select(s.of_colour(colour), kept, x));
+      });
+    }
+  }
+
+  // Takes the proposal where log u <= log_ratio, which NaN never does.
+  PF_HD void decide(uint64_t step, double log_ratio) {
+    if (!(absolute(log_ratio) <= Format<double>::kLargest)) refuse();
+    if (p_.accept != nullptr && lattice_.speaks()) {
+      const double ratio = log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0;
+      p_.accept[2 * index_] += ratio;
+      p_.accept[2 * index_ + 1] += ratio * ratio;
+    }
+    const T u = entry<Uniform, T>(noise(kAccept), step);
+    if (log(u) <= static_cast<T>(log_ratio)) take();
+  }
+
+  const Phi4RunParams& p_;
+  int64_t index_;
+  const Lattice& lattice_;
+  Phi4Couplings<T> couplings_;
+  T step_size_;
+  typename Lattice::template Source<Normal> normals_;
+  typename Lattice::template Source<Uniform> moves_, words_;
+  NoEntries<T> silence_;
+  Array at_, next_;
+};
+
+template <class T, int kDims>
+struct RunField {
+  Phi4RunParams p;
+  PF_HD void operator()(int64_t index, const FieldLattice<T, kDims>& lattice) const {
+    Phi4Chain<T, kDims>(p, index, lattice).run();
+  }
+};
+
+template <class T, int kDims>
+struct EvaluateField {
+  Phi4EvaluateParams p;
+  PF_HD void operator()(int64_t index, const FieldLattice<T, kDims>& lattice) const {
+    using Lattice = FieldLattice<T, kDims>;
+    using Real = typename Lattice::Real;
+    const Phi4Couplings<T> couplings(value_of<double>(p.fields.kappa, index),
+                                     value_of<double>(p.fields.lambda, index),
+                                     value_of<double>(p.fields.field, index));
+    const Field<T> x = lattice.array(0), score = lattice.array(1);
+    NoEntries<T> silence;
+    lattice.load(x, static_cast<const T*>(p.fields.x) + index * lattice.sites());
+    const double action =
+        lattice.sum(0, silence, kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
+          const Real phi = s.value(x), around = s.neighbours(x);
+          s.put(score, phi4_score(couplings, phi, around));
+          return phi4_action(couplings, phi, around);
+        });
+    if (p.log_density != nullptr && lattice.speaks()) {
+      static_cast<T*>(p.log_density)[index] = static_cast<T>(-action);
+    }
+    if (p.score != nullptr) {
+      lattice.store(score, static_cast<T*>(p.score) + index * lattice.sites());
+    }
+  }
+};
+
+template <template <class, int> class Body, class Params>
+void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_passes) {
+  const Phi4Fields& f = p.fields;
+  if (f.n_lattices == 0) return;
+  const double sites =
+      static_cast<double>(f.shape.size[0] * f.shape.size[1] * f.shape.size[2] * f.shape.size[3]);
+  with_dtype(f.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    auto walk = [&](auto dims) {
+      constexpr int kDims = decltype(dims)::kValue;
+      for_each_field<T, kDims>(f.n_lattices, f.shape, n_arrays, nanoseconds * sites, n_passes,
+                               p.workspace, p.place, Body<T, kDims>{p});
+    };
+    switch (f.shape.n_dims) {
+      case 1: return walk(Dim<1>{});
+      case 2: return walk(Dim<2>{});
+      case 3: return walk(Dim<3>{});
+      default: return walk(Dim<4>{});
+    }
+  });
+}
+
+}  // namespace
+
+void phi4_run(const Phi4RunParams& p) {
+  switch (p.move) {
+    case Phi4Move::kLangevin: return for_each_phi4<RunField>(p, 2, kNoisy, p.n_steps);
+    case Phi4Move::kMala: return for_each_phi4<RunField>(p, 2, kNoisy, p.n_steps);
+    case Phi4Move::kHmc:
+      return for_each_phi4<RunField>(p, 4, kQuiet, p.n_steps * (p.n_leapfrog + 4));
+    default: return for_each_phi4<RunField>(p, 3, kNoisy, 2 * p.n_steps);
+  }
+}
+
+void phi4_evaluate(const Phi4EvaluateParams& p) { for_each_phi4<EvaluateField>(p, 2, kQuiet, 1); }
+
+}  // namespace pf::PF_BACKEND

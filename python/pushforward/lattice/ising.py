@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Ising model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward.lattice.base import LatticeLaw, forward_sum, lattice_shape
+
+
+class Ising(LatticeLaw):
+    r"""The Ising model on a periodic square or cubic lattice, with coupling 1.
+
+    .. math:: p(s) \propto e^{-E(s)/T}, \qquad
+        E(s) = -\sum_{\langle ij \rangle} s_i s_j - h \sum_i s_i, \qquad s_i = \pm 1
+
+    Every site has a bond to the next one in each direction; along a size of 2 two sites share two
+    bonds. A state is ``(n_lattices, *shape)`` of +1 and -1, int8 or floating.
+
+    Args:
+        shape: two or three sizes.
+        temperature: T > 0, a number or one value a lattice, ``(n_lattices,)``.
+        field: h, likewise.
+
+    Raises:
+        TypeError: an argument has the wrong type.
+        ValueError: a size or temperature is not positive, a value not finite, or the numbers of
+            lattices differ.
+
+    Reference: L. Onsager (1944), Crystal statistics I, Phys. Rev. 65; B. Kaufman (1949), Crystal
+    statistics II, Phys. Rev. 76.
+
+    Example:
+        >>> import pushforward as pf, torch
+        >>> law = pf.lattice.Ising((4, 4), temperature=2.0)
+        >>> law.energy(torch.ones(1, 4, 4))
+        tensor([-32.])
+
+    """
+
+    temperature: Tensor
+    field: Tensor
+
+    def __init__(self, shape: Any, *, temperature: Any, field: Any = 0.0) -> None:
+        super().__init__(lattice_shape(shape, (2, 3)), temperature=temperature, field=field)
+        if not bool((self.temperature > 0).all()):
+            raise ValueError(f"temperature: expected positive values, got {temperature}")
+
+    def energy(self, x: Tensor) -> Tensor:
+        """Return E of each lattice, in the type of ``x`` (int8: float64), ``(n_lattices,)``."""
+        self.check_shape(x)
+        spins = x if x.is_floating_point() else x.to(torch.float64)
+        bonds = (spins * forward_sum(spins, len(self.shape))).flatten(1).sum(1)
+        field = self.placed(x)["field"].to(spins.dtype)
+        return -bonds - field * spins.flatten(1).sum(1)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return ``-E / T``, up to a constant, ``(n_lattices,)``."""
+        energy = self.energy(x)
+        return -energy / self.placed(x)["temperature"].to(energy.dtype)
+
+    def check_state(self, x: Tensor) -> None:
+        """Raise unless ``x`` is an int8 or floating state of +1 and -1 of this shape."""
+        self.check_shape(x)
+        if not (x.is_floating_point() or x.dtype == torch.int8):
+            raise TypeError(f"x: expected int8 or a floating type, got {x.dtype}")
+        wrong = x.abs() != 1
+        if bool(wrong.any()):
+            raise ValueError(f"x: expected spins +1 and -1, got {x[wrong][0].item()}")
+        if not x.is_contiguous():
+            raise ValueError("x: expected a contiguous tensor")

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps of the Ising model: bit for bit against NumPy, in any split, on any number of threads."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+from lattice_reference import ising_sweep, swendsen_wang, wolff
+from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
+
+SEED = 2**40 + 3
+SHAPES = [
+    # strings of bits: rows in one word, in several, not filling one, flat and tall
+    (16, 16), (64, 64), (32, 8), (2, 256), (256, 4), (20, 24), (12, 100), (6, 344),
+    (8, 8, 8), (4, 6, 20), (2, 8, 64), (16, 2, 32), (6, 10, 4),
+    # words of thirty-two lattices
+    (4, 4), (2, 2), (6, 4), (6, 6), (10, 50), (2, 2, 2), (4, 4, 4), (2, 6, 10),
+]  # fmt: skip
+
+
+def start(n, shape, seed=1):
+    return torch.where(
+        pf.random.uniform(n, int(np.prod(shape)), seed=seed) < 0.5, -1.0, 1.0
+    ).reshape(n, *shape)
+
+
+def temperatures(n):
+    return torch.linspace(1.4, 4.0, n, dtype=torch.float64)
+
+
+def fields(n):
+    return torch.linspace(-0.7, 0.5, n, dtype=torch.float64)
+
+
+EMULATED = pf.build_info()["CPU level"] == "emulator"
+
+
+def sweeps(x, law, kernel, n_steps=1, first_step=0, chain_offset=0, seed=SEED):
+    if EMULATED and kernel in (SwendsenWang(), Wolff()):
+        pytest.skip("cluster moves have no CUDA kernel")
+    kernel.check(law, x)
+    kernel.advance(
+        x, law, seed=seed, first_step=first_step, n_steps=n_steps, chain_offset=chain_offset
+    )
+    return x
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("in_field", [False, True])
+@pytest.mark.parametrize("kernel", [Metropolis(), HeatBath()], ids=["metropolis", "heat bath"])
+def test_sweeps_equal_numpy(shape, in_field, kernel):
+    n = 35
+    t, h = temperatures(n), fields(n) if in_field else torch.zeros(n).double()
+    x = start(n, shape).to(torch.int8)
+    expected = x.numpy()
+    for step in (3, 4):
+        expected = ising_sweep(
+            expected, t, h, heat_bath=kernel == HeatBath(), seed=SEED, step=step, offset=9
+        )
+    law = Ising(shape, temperature=t, field=h)
+    got = sweeps(x, law, kernel, 2, first_step=3, chain_offset=9)
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
+def test_a_wrong_reference_differs():
+    # The comparison can fail: a word read one entry off gives other spins.
+    x = start(3, (16, 16)).to(torch.int8)
+    law = Ising((16, 16), temperature=2.0)
+    wrong = ising_sweep(x.numpy(), 2.0, 0.0, heat_bath=False, seed=SEED + 1, step=0)
+    assert (sweeps(x, law, Metropolis()).numpy() != wrong).any()
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (2, 2), (20, 20), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("field", [0.0, 0.3])
+def test_clusters_equal_numpy(shape, field):
+    law = Ising(shape, temperature=2.3, field=field)
+    for kernel, reference in ((SwendsenWang(), swendsen_wang), (Wolff(), wolff)):
+        x = start(4, shape).to(torch.int8)
+        expected = x.numpy().copy()
+        for step in (5, 6, 7):
+            expected = reference(expected, 2.3, field, seed=SEED, step=step, offset=2)
+        got = sweeps(x, law, kernel, 3, first_step=5, chain_offset=2)
+        np.testing.assert_array_equal(got.numpy(), expected)
+
+
+KERNELS = [Metropolis(), HeatBath(), SwendsenWang(), Wolff()]
+NAMES = ["metropolis", "heat bath", "swendsen-wang", "wolff"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.bfloat16, torch.float64])
+def test_every_type_holds_the_same_spins(kernel, dtype):
+    for shape in ((16, 16), (6, 10)):
+        law = Ising(shape, temperature=2.2)
+        expected = sweeps(start(5, shape), law, kernel, 4)
+        got = sweeps(start(5, shape).to(dtype), law, kernel, 4)
+        assert torch.equal(got.float(), expected)
+        assert set(got.float().unique().tolist()) <= {-1.0, 1.0}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
+@pytest.mark.parametrize("shape", [(32, 32), (6, 6), (8, 4, 16)], ids=str)
+def test_splits_change_nothing(kernel, shape):
+    n = 40
+    law = Ising(shape, temperature=temperatures(n), field=fields(n))
+    whole = sweeps(start(n, shape), law, kernel, 6)
+    timed = sweeps(sweeps(start(n, shape), law, kernel, 2), law, kernel, 4, first_step=2)
+    assert torch.equal(timed, whole)
+    for a, b in ((0, 13), (13, 40)):
+        part = Ising(shape, temperature=temperatures(n)[a:b], field=fields(n)[a:b])
+        got = sweeps(start(n, shape)[a:b].contiguous(), part, kernel, 6, chain_offset=a)
+        assert torch.equal(got, whole[a:b])
+    alone = Ising(shape, temperature=temperatures(n)[17].item(), field=fields(n)[17].item())
+    got = sweeps(start(n, shape)[17:18].contiguous(), alone, kernel, 6, chain_offset=17)
+    assert torch.equal(got, whole[17:18])
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (64, 64, 64), (1024, 516)], ids=str)
+def test_threads_change_nothing(shape, restore_threads):
+    # Large lattices are shared between threads in slabs, whose edges wait for each other.
+    results = []
+    for n_threads in (1, 2, 8):
+        torch.set_num_threads(n_threads)
+        law = Ising(shape, temperature=2.5)
+        results.append(sweeps(start(1, shape), law, Metropolis(), 4))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_a_large_lattice_equals_numpy(restore_threads):
+    torch.set_num_threads(2)
+    x = start(1, (512, 1024)).to(torch.int8)
+    expected = x.numpy()
+    for step in range(2):
+        expected = ising_sweep(expected, 2.2, 0.1, heat_bath=False, seed=SEED, step=step)
+    law = Ising((512, 1024), temperature=2.2, field=0.1)
+    np.testing.assert_array_equal(sweeps(x, law, Metropolis(), 2).numpy(), expected)
+
+
+def test_entries_beyond_two_to_the_32():
+    # The block's upper counter word changes inside a sweep.
+    shape, volume = (64, 64), 4096
+    step = 2**34 // volume - 1
+    for shape in ((64, 64), (66, 64)):
+        volume = int(np.prod(shape))
+        step = 2**34 // volume
+        x = start(2, shape).to(torch.int8)
+        expected = ising_sweep(x.numpy(), 2.0, 0.0, heat_bath=True, seed=SEED, step=step)
+        law = Ising(shape, temperature=2.0)
+        got = sweeps(x, law, HeatBath(), first_step=step)
+        np.testing.assert_array_equal(got.numpy(), expected)
+
+
+LEVEL_DIGEST = """
+import hashlib, sys, torch
+sys.path.insert(0, sys.argv[1])
+import pushforward as pf
+from test_lattice_ising import KERNELS, fields, start, sweeps, temperatures
+from pushforward.lattice import Ising, Metropolis, Phi4
+from pushforward._ops import lattice as ops
+print(pf.build_info()["CPU level"])
+digest = hashlib.sha256()
+for shape in ((32, 64), (6, 6), (8, 12, 20), (4, 4)):
+    for kernel in KERNELS:
+        law = Ising(shape, temperature=temperatures(37), field=fields(37))
+        digest.update(sweeps(start(37, shape), law, kernel, 5).numpy().tobytes())
+run = dict(seed=5, first_step=2, n_steps=4, chain_offset=3)
+for dtype in (torch.float32, torch.float64):
+    for shape in ((11,), (3, 3), (32, 32), (40, 70), (2, 3, 5), (4, 2, 6, 36)):
+        law = Phi4(shape, kappa=torch.tensor([0.1, 0.2, 0.3]), lam=0.1, field=0.05)
+        x = pf.random.normal(3, law.n_sites, seed=1, dtype=dtype).reshape(3, *shape)
+        p, accept = law.native_parameters(x), torch.zeros(3, 2, dtype=torch.float64)
+        ops.phi4_langevin_run(x, p, step_size=0.02, **run)
+        ops.phi4_mala_run(x, p, step_size=0.02, accept=accept, **run)
+        ops.phi4_hmc_run(x, p, step_size=0.1, n_leapfrog=5, accept=accept, **run)
+        if all(n % 2 == 0 for n in shape):
+            Metropolis(width=1.0).advance(x, law, **run)
+        for t in (x, accept, law.log_density(x), law.score(x)):
+            digest.update(t.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_cpu_levels_agree_bit_for_bit():
+    digests = {}
+    for level in ("baseline", "v3", "v4"):
+        out = subprocess.run(
+            [sys.executable, "-c", LEVEL_DIGEST, os.path.dirname(__file__)],
+            env={**os.environ, "PUSHFORWARD_CPU_LEVEL": level},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if out.returncode != 0:
+            assert "is not a level of this processor" in out.stderr, out.stderr
+            continue
+        first, _, digests[level] = out.stdout.partition("\n")
+        assert first == level
+    assert len(set(digests.values())) == 1, digests
+
+
+def test_frozen_bits():
+    # The noise contract's indexing of sites; a change of any spin would be another version of it.
+    digest = hashlib.sha256()
+    for kernel in KERNELS:
+        for shape in ((16, 16), (6, 6), (4, 4, 4), (8, 8, 8)):
+            law = Ising(shape, temperature=2.3, field=0.1)
+            digest.update(sweeps(start(3, shape).to(torch.int8), law, kernel, 3).numpy().tobytes())
+    assert digest.hexdigest()[:16] == "780c578419eabb06"

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lattices in the driver: draws, statistics, splits, checkpoints, laws."""
+
+import pytest
+import torch
+
+import pushforward as pf
+
+ISING = pf.lattice.Ising((8, 8), temperature=2.5)
+PHI4 = pf.lattice.Phi4((8, 8), kappa=0.2, lam=0.02)
+KERNELS = {
+    "metropolis": (ISING, pf.lattice.Metropolis()),
+    "heat bath": (ISING, pf.lattice.HeatBath()),
+    "wolff": (ISING, pf.lattice.Wolff()),
+    "swendsen-wang": (ISING, pf.lattice.SwendsenWang()),
+    "phi4 metropolis": (PHI4, pf.lattice.Metropolis(width=1.0)),
+    "phi4 langevin": (PHI4, pf.Langevin(0.02)),
+    "phi4 mala": (PHI4, pf.MALA(0.05)),
+    "phi4 hmc": (PHI4, pf.HMC(0.1, 5, jitter=0.0)),
+    "phi4 hmc in torch": (PHI4, pf.HMC(0.1, 5)),
+}
+
+
+def start(law, n=5):
+    if law is ISING:
+        spins = pf.random.uniform(n, 64, seed=3).reshape(n, 8, 8) < 0.5
+        return (2 * spins.to(torch.int8) - 1).to(torch.int8)
+    return pf.random.normal(n, 64, seed=3).reshape(n, 8, 8)
+
+
+@pytest.fixture(params=KERNELS)
+def case(request):
+    return KERNELS[request.param]
+
+
+def test_draws_and_statistics(case):
+    law, kernel = case
+    chains = pf.sample(law, kernel, start(law), n_steps=30, thin=3, burn_in=2, seed=1)
+    assert chains.draws.shape == (10, 5, 8, 8)
+    assert chains.draws.dtype == start(law).dtype
+    every = pf.sample(law, kernel, start(law), n_steps=32, seed=1)
+    assert torch.equal(chains.draws, every.draws[2:][2::3])
+    assert torch.equal(chains.log_density, every.log_density[2:][2::3])
+    states = every.draws[2:].double()
+    assert torch.allclose(chains.mean, states.mean((0, 1)), atol=1e-9)
+    assert torch.allclose(chains.var, states.var((0, 1)), atol=1e-9)
+    expected = torch.stack([law.log_density(d) for d in every.draws])
+    assert torch.allclose(every.log_density.double(), expected.double(), rtol=1e-4, atol=1e-3)
+    last = pf.sample(law, kernel, start(law), n_steps=32, store="last", seed=1)
+    assert torch.equal(last.x, every.x)
+    if chains.accept_rate is not None:
+        assert ((chains.accept_rate > 0.2) & (chains.accept_rate <= 1)).all()
+    assert chains.mcse.shape == (8, 8)
+
+
+def test_runs_are_cut_and_split_bit_for_bit(case):
+    law, kernel = case
+    whole = pf.sample(law, kernel, start(law), n_steps=9, seed=2)
+    first = pf.sample(law, kernel, start(law), n_steps=4, seed=2)
+    rest = pf.sample(law, first.kernel, first.x, n_steps=5, seed=2, first_step=first.next_step)
+    assert torch.equal(whole.draws, torch.cat((first.draws, rest.draws)))
+    parts = [
+        pf.sample(law, kernel, start(law)[a:b], n_steps=9, seed=2, chain_offset=a)
+        for a, b in ((0, 2), (2, 5))
+    ]
+    assert torch.equal(whole.draws, torch.cat([p.draws for p in parts], 1))
+
+
+def test_checkpoints(case, tmp_path):
+    law, kernel = case
+    call = {"n_steps": 12, "seed": 4}
+    whole = pf.sample(law, kernel, start(law), **call)
+
+    class Stop(Exception):
+        pass
+
+    def callback(step, x):
+        if step >= 5:
+            raise Stop
+
+    more = {"checkpoint": tmp_path / "run", "every": 2}
+    with pytest.raises(Stop):
+        pf.sample(law, kernel, start(law), callback=callback, **call, **more)
+    resumed = pf.sample(law, kernel, start(law), **call, **more)
+    assert torch.equal(whole.draws, resumed.draws)
+    assert torch.equal(whole.mean, resumed.mean)
+
+
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")  # far tails of x^4
+def test_phi4_in_the_driver_has_the_exact_moments():
+    # The 3 x 3 torus in the hopping form, by transfer matrix.
+    law, n = pf.lattice.Phi4((3, 3), kappa=0.2, lam=0.02), 4000
+    for kernel in (
+        pf.MALA(),
+        pf.HMC(n_leapfrog=6),
+        pf.HMC(n_leapfrog=6, metric="unit", jitter=0.0),
+    ):
+        chains = pf.sample(
+            law, kernel, torch.zeros(n, 3, 3), warmup=150, burn_in=100, n_steps=1, seed=5
+        )
+        squares = chains.x.double().square().mean((1, 2))
+        assert abs(squares.mean() - 0.65842) < 5.5 * squares.std() / n**0.5
+
+
+def test_observables_of_a_run():
+    law = pf.lattice.Ising((4, 4), temperature=2.0)
+    x = torch.ones(50, 4, 4, dtype=torch.int8)
+    chains = pf.sample(law, pf.lattice.HeatBath(), x, n_steps=2000, burn_in=50, seed=6)
+    table = pf.lattice.observables(chains, law)
+    value, error = table.energy
+    assert abs(float(value) - -1.75538029) < 5.5 * float(error)
+    assert 0 < float(error) < 0.01
+
+
+def test_wrong_kernels_and_states_are_named():
+    with pytest.raises(TypeError, match="target: expected Ising"):
+        pf.sample(PHI4, pf.lattice.Wolff(), start(PHI4), n_steps=1)
+    with pytest.raises(TypeError, match="x: expected float32 or float64"):
+        pf.sample(PHI4, pf.MALA(0.1), start(ISING), n_steps=1)
+    with pytest.raises(ValueError, match=r"x: "):
+        pf.sample(ISING, pf.lattice.HeatBath(), start(ISING) * 2, n_steps=1)
+    odd = pf.lattice.Ising((5, 5), temperature=1.0)
+    with pytest.raises(ValueError, match="even"):
+        pf.sample(odd, pf.lattice.Metropolis(), torch.ones(2, 5, 5), n_steps=1)
+    with pytest.raises(ValueError, match="warmup"):
+        pf.sample(ISING, pf.lattice.HeatBath(), start(ISING), warmup=30, n_steps=1)
