@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from pushforward import _ops, random
 from pushforward.mcmc.base import (
@@ -54,8 +55,55 @@ def metric_of(metric: MetricChoice) -> Metric:
     return Metric.of_covariance(metric) if isinstance(metric, Tensor) else Metric()
 
 
+class Hamiltonian(Metropolised):
+    """A kernel that follows Hamiltonian dynamics with a step size and a metric."""
+
+    step_size: Tensor | float | None
+    metric: MetricChoice
+    target_accept: ClassVar[float] = 0.8
+    _metric: Metric
+
+    def _check(self) -> None:
+        if self.step_size is not None:
+            check_positive(self.step_size, "step_size")
+        object.__setattr__(self, "step_size", held(self.step_size))
+        object.__setattr__(self, "metric", check_metric(self.metric))
+        object.__setattr__(self, "_metric", metric_of(self.metric))
+
+    def prepare(self, x: Tensor) -> Self:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+        step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
+        return self._with(step_size=step_size, _metric=self._metric.fitting(x))
+
+    def found(self) -> dict[str, Tensor]:
+        """Return what a warm-up has found, as a checkpoint holds it."""
+        found = {"step_size": as_double(chosen_step(self.step_size, self))}
+        return found | ({"metric": self.metric} if isinstance(self.metric, Tensor) else {})
+
+    def with_found(self, found: Mapping[str, Tensor]) -> Self:
+        """Return the kernel with what a checkpoint held."""
+        return replace(self, **as_given(found))  # type: ignore[type-var]
+
+    @property
+    def metric_choice(self) -> str:
+        """What a warm-up finds; nothing where the metric was given."""
+        return self.metric if isinstance(self.metric, str) else "unit"
+
+    def with_step(self, step_size: float) -> Self:
+        """Return the kernel with a step size, in units of the metric."""
+        return self._with(step_size=step_size)
+
+    def with_metric(self, covariance: Tensor) -> Self:
+        """Return the kernel with a metric."""
+        return self._with(metric=covariance, _metric=Metric.of_covariance(covariance))
+
+    def first_guess(self, dim: int) -> float:
+        """Return the step size that a warm-up begins with, in units of the metric."""
+        return mean_of(self.step_size, 1.0 / dim**0.25)
+
+
 @dataclass(frozen=True, eq=False)
-class HMC(Metropolised):
+class HMC(Hamiltonian):
     r"""Hamiltonian Monte Carlo: ``n_leapfrog`` leapfrog steps from a fresh momentum.
 
     .. math:: H(x, p) = -\log\pi(x) + \tfrac12\,p^\top M\,p
@@ -91,30 +139,11 @@ class HMC(Metropolised):
     n_leapfrog: int = 10
     metric: MetricChoice = "auto"
     name: ClassVar[str] = "hmc"
-    target_accept: ClassVar[float] = 0.8
     _metric: Metric = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.step_size is not None:
-            check_positive(self.step_size, "step_size")
-        object.__setattr__(self, "step_size", held(self.step_size))
+        self._check()
         object.__setattr__(self, "n_leapfrog", _ops.count(self.n_leapfrog, "n_leapfrog", 1))
-        object.__setattr__(self, "metric", check_metric(self.metric))
-        object.__setattr__(self, "_metric", metric_of(self.metric))
-
-    def prepare(self, x: Tensor) -> HMC:
-        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
-        step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
-        return self._with(step_size=step_size, _metric=self._metric.fitting(x))
-
-    def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        found = {"step_size": as_double(chosen_step(self.step_size, self))}
-        return found | ({"metric": self.metric} if isinstance(self.metric, Tensor) else {})
-
-    def with_found(self, found: Mapping[str, Tensor]) -> HMC:
-        """Return the kernel with what a checkpoint held."""
-        return replace(self, **as_given(found))  # type: ignore[arg-type]
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
@@ -128,7 +157,7 @@ class HMC(Metropolised):
         """Take one step on a torch target."""
         metric = self._metric
         before, score = state.memory["log_density"].clone(), state.memory["score"]
-        h = torch.as_tensor(column(chosen_step(self.step_size, self), state.x))
+        h = torch.as_tensor(column(chosen_step(self.step_size, self), state.x), dtype=state.x.dtype)
         momentum = normals(state, step, random.PURPOSES["momentum"])
         kinetic = half_square(momentum)
         y, value, next_score = state.x, before, score
@@ -155,23 +184,6 @@ class HMC(Metropolised):
             **state.where(step),
         )
         return before
-
-    @property
-    def metric_choice(self) -> str:
-        """What a warm-up finds; nothing where the metric was given."""
-        return self.metric if isinstance(self.metric, str) else "unit"
-
-    def with_step(self, step_size: float) -> HMC:
-        """Return the kernel with a step size, in units of the metric."""
-        return self._with(step_size=step_size)
-
-    def with_metric(self, covariance: Tensor) -> HMC:
-        """Return the kernel with a metric."""
-        return self._with(metric=covariance, _metric=Metric.of_covariance(covariance))
-
-    def first_guess(self, dim: int) -> float:
-        """Return the step size that a warm-up begins with, in units of the metric."""
-        return mean_of(self.step_size, 1.0 / dim**0.25)
 
 
 def half_square(x: Tensor) -> Tensor:
