@@ -176,6 +176,14 @@ def test_leaves_the_law_as_it_is(name, n_steps):
     assert largest_error(end.x, law.sample(25_000, seed=3)) < SIGMAS
 
 
+@pytest.mark.parametrize("name", LAWS)
+def test_native_runs_leave_the_law_as_it_is(name):
+    law, h = LAWS[name]
+    start = law.sample(50_000, seed=1)
+    end = pf.sample(law, pf.NUTS(h, metric="unit"), start, n_steps=5, store="last", seed=2)
+    assert largest_error(end.x, law.sample(50_000, seed=3)) < SIGMAS
+
+
 class EqualWeights(trees.Trees):
     """A broken twin: each point of a trajectory is as good as another."""
 
@@ -222,6 +230,55 @@ def test_walls_and_nan_keep_the_law():
     assert end.n_nonfinite.sum() == 0  # refused inside a step; none was lost
     assert end.x.isfinite().all()
     assert largest_error(end.x, exact) < SIGMAS
+
+
+# ---- native runs ---------------------------------------------------------------------------------
+
+
+def test_native_runs_are_those_of_torch_for_hundreds_of_steps():
+    law, start = CORRELATED, torch.zeros(50, 2, **DOUBLE)
+    kernel = pf.NUTS(0.3, metric=torch.tensor([[1.0, 0.5], [0.5, 1.0]], **DOUBLE))
+    a, b = (pf.sample(t, kernel, start, n_steps=300, seed=2) for t in (law, AsTorch(law)))
+    assert torch.allclose(a.draws, b.draws, atol=1e-12)
+    assert torch.allclose(a.log_density, b.log_density, atol=1e-12)
+    assert torch.allclose(a.accept_rate, b.accept_rate, atol=1e-12)
+    assert torch.allclose(a.var, b.var, atol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["unit", "diagonal"])
+def test_native_and_torch_runs_agree_on_every_target(target, metric):
+    start = target.sample(37, seed=1, dtype=torch.float64)
+    given = torch.linspace(0.5, 2, target.dim, **DOUBLE) if metric == "diagonal" else "unit"
+    kernel = pf.NUTS(0.4, max_depth=5, metric=given)
+    a, b = (pf.sample(t, kernel, start, n_steps=8, seed=2) for t in (target, AsTorch(target)))
+    assert torch.allclose(a.draws, b.draws, atol=1e-9)
+    assert torch.equal(a.n_divergent, b.n_divergent)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_native_splits_do_not_change_a_bit(target, dtype):
+    start = target.sample(70, seed=1, dtype=dtype)
+    kernel = pf.NUTS(0.5, max_depth=6, metric="unit")
+    whole = pf.sample(target, kernel, start, n_steps=7, seed=4)
+    parts = [
+        pf.sample(target, kernel, start[i:j], n_steps=7, seed=4, chain_offset=i)
+        for i, j in ((0, 1), (1, 35), (35, 70))
+    ]
+    assert torch.equal(whole.draws, torch.cat([p.draws for p in parts], 1))
+    assert torch.equal(whole.accept_rate, torch.cat([p.accept_rate for p in parts]))
+    first = pf.sample(target, kernel, start, n_steps=3, seed=4)
+    second = pf.sample(target, kernel, first.x, n_steps=4, seed=4, first_step=first.next_step)
+    assert torch.equal(whole.draws, torch.cat((first.draws, second.draws)))
+
+
+def test_a_deep_native_tree():
+    # 2**11 points and more do not turn at this step; the draw is far from the start nevertheless.
+    law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+    kernel = pf.NUTS(1e-3, max_depth=13, metric="unit")
+    start = torch.ones(3, 2, **DOUBLE)
+    a, b = (pf.sample(t, kernel, start, n_steps=1, seed=1) for t in (law, AsTorch(law)))
+    assert torch.allclose(a.x, b.x, atol=1e-10)
+    assert (a.x - start).abs().max() > 0.5
 
 
 # ---- splits, phases, limits ----------------------------------------------------------------------

@@ -14,6 +14,7 @@
   void mala_run(const RunParams&);                                                             \
   void underdamped_run(const RunParams&);                                                      \
   void hmc_run(const RunParams&);                                                              \
+  void nuts_run(const RunParams&);                                                             \
   void accept(const AcceptParams&);                                                            \
   void evaluate(const EvaluateParams&);                                                        \
   void commit(const CommitParams&);                                                            \
@@ -22,8 +23,8 @@
   void pool(const PoolParams&);                                                                \
   void math(const MathParams&);                                                                \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
-                                mala_run, underdamped_run, hmc_run, accept, evaluate, commit,  \
-                                diffuse, reverse, pool, math};                                 \
+                                mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
+                                evaluate, commit, diffuse, reverse, pool, math};               \
   }
 // clang-format on
 

@@ -13,7 +13,6 @@ from pushforward.mcmc.base import State, chosen_step
 from pushforward.mcmc.hamiltonian import Hamiltonian, MetricChoice
 from pushforward.mcmc.metric import Metric
 from pushforward.mcmc.trees import Trees
-from pushforward.targets import Target
 
 DEEPEST = 20
 
@@ -71,10 +70,6 @@ class NUTS(Hamiltonian):
         if depth > DEEPEST:
             raise ValueError(f"max_depth: expected at most {DEEPEST}, got {depth}")
         object.__setattr__(self, "max_depth", depth)
-
-    def runs_on(self, target: Target) -> bool:
-        """Whether whole runs on ``target`` are native."""
-        return False
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
