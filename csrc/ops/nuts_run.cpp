@@ -24,7 +24,8 @@ class NutsMove {
   using Wide = typename Traits<Real>::Wide;
   // The next state; the ends of the trajectory, backward and forward; the sum of its momenta, and
   // those at the end that does not move and where the new half begins; the state drawn from the new
-  // half, its latest point, and the sum over the block that ends there. "Pulled" is L' s.
+  // half, its latest point, and of the block that ends there the sum and the first of its momenta.
+  // "Pulled" is L' s.
   enum {
     kX,
     kScore,
@@ -45,6 +46,7 @@ class NutsMove {
     kPulled,
     kTurned,
     kBlockTotal,
+    kBlockFirst,
     kWork
   };
   enum { kWaitingTotal, kWaitingFirst, kWaitingLast, kWaitingParts };
@@ -192,33 +194,35 @@ class NutsMove {
   PF_HD decltype(auto) waiting(int64_t level, int part, int64_t i) const {
     return waiting_[(level * kWaitingParts + part) * dim_ + i];
   }
-  // The first momentum of the block that ends at this leaf.
-  PF_HD Real first_of_block(int64_t i) const {
-    return level_ == 0 ? rows_[kMomentum][i] : Real(waiting(level_ - 1, kWaitingFirst, i));
-  }
+  // The block that ends at this leaf.
   PF_HD auto block() const {
-    const Real *total = rows_[kBlockTotal], *momentum = rows_[kMomentum];
-    return stretch([=](int64_t i) { return total[i]; },
-                   [this](int64_t i) { return first_of_block(i); },
-                   [=](int64_t i) { return momentum[i]; });
+    const Real *total = rows_[kBlockTotal], *first = rows_[kBlockFirst];
+    const Real* last = rows_[kMomentum];
+    return stretch([=](int64_t i) { return total[i]; }, [=](int64_t i) { return first[i]; },
+                   [=](int64_t i) { return last[i]; });
   }
 
   // Joins the blocks that end at a leaf to those that wait for them.
   PF_HD void join(int64_t leaf) {
-    Real *total = rows_[kBlockTotal], *momentum = rows_[kMomentum];
-    dim_.each([&](int64_t i) { total[i] = momentum[i]; });
-    for (level_ = 0; leaf >> level_ & 1; ++level_) {
-      const auto one = stretch([this](int64_t i) { return waiting(level_, kWaitingTotal, i); },
-                               [this](int64_t i) { return waiting(level_, kWaitingFirst, i); },
-                               [this](int64_t i) { return waiting(level_, kWaitingLast, i); });
-      alive_ = alive_ & goes_on<Real>(dim_, one, block(), level_ == 0);
-      dim_.each([&](int64_t i) { total[i] = waiting(level_, kWaitingTotal, i) + total[i]; });
+    Real *total = rows_[kBlockTotal], *first = rows_[kBlockFirst];
+    const Real* momentum = rows_[kMomentum];
+    dim_.each([&](int64_t i) { total[i] = first[i] = momentum[i]; });
+    int64_t level = 0;  // the block has 2^level leaves
+    for (; leaf >> level & 1; ++level) {
+      const auto one = stretch([&](int64_t i) { return waiting(level, kWaitingTotal, i); },
+                               [&](int64_t i) { return waiting(level, kWaitingFirst, i); },
+                               [&](int64_t i) { return waiting(level, kWaitingLast, i); });
+      alive_ = alive_ & goes_on<Real>(dim_, one, block(), level == 0);
+      dim_.each([&](int64_t i) {
+        total[i] = waiting(level, kWaitingTotal, i) + total[i];
+        first[i] = waiting(level, kWaitingFirst, i);
+      });
     }
-    if (level_ == depth_) return;
+    if (level == depth_) return;
     dim_.each([&](int64_t i) {
-      waiting(level_, kWaitingTotal, i) = total[i];
-      waiting(level_, kWaitingFirst, i) = first_of_block(i);
-      waiting(level_, kWaitingLast, i) = momentum[i];
+      waiting(level, kWaitingTotal, i) = total[i];
+      waiting(level, kWaitingFirst, i) = first[i];
+      waiting(level, kWaitingLast, i) = momentum[i];
     });
   }
 
@@ -283,7 +287,7 @@ class NutsMove {
   // Of the new half: half the step with its direction, the logarithm of the sum of its weights, the
   // log-density at the state drawn from it, and the uniform that decides whether that is taken.
   Real half_step_, new_weight_, new_value_, log_accept_;
-  int64_t depth_, level_;  // the block that ends at this leaf has 2^level_ of them
+  int64_t depth_;
 };
 
 }  // namespace
