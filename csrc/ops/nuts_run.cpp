@@ -138,9 +138,9 @@ class NutsMove {
       if (leaf == 0) log_accept_ = log_u;
       weigh(leaf, leapfrog(), log_u);
       join(leaf);
-      if (leaf + 1 == n_leaves) unite();
-      if (!any(alive_)) break;
+      if (!any(alive_)) return;
     }
+    unite();
   }
 
   PF_HD Real leapfrog() {
@@ -172,17 +172,8 @@ class NutsMove {
     alive_ = alive_ & fine;
     Real *x = rows_[kNewX], *score = rows_[kNewScore];
     const Real *at = rows_[kAt], *at_score = rows_[kAtScore];
-    if (leaf == 0) {
-      new_weight_ = gain;
-      new_value_ = value;
-      dim_.each([&](int64_t i) {
-        x[i] = at[i];
-        score[i] = at_score[i];
-      });
-      return;
-    }
-    new_weight_ = add_logs(new_weight_, gain);
-    const Mask taken = log_u <= gain - new_weight_;
+    new_weight_ = leaf == 0 ? gain : add_logs(new_weight_, gain);
+    const Mask taken = log_u <= gain - new_weight_;  // the first leaf always: log_u <= 0
     new_value_ = select(taken, value, new_value_);
     dim_.each([&](int64_t i) {
       x[i] = select(taken, at[i], x[i]);
@@ -231,30 +222,26 @@ class NutsMove {
     const Mask taken = alive_ & (log_accept_ <= new_weight_ - weight_);
     weight_ = add_logs(weight_, new_weight_);
     value_ = select(taken, new_value_, value_);
-    Real *x = rows_[kX], *score = rows_[kScore], *total = rows_[kTotal];
-    const Real *new_x = rows_[kNewX], *new_score = rows_[kNewScore];
+    Real* total = rows_[kTotal];
     const Real *far = rows_[kFar], *near = rows_[kNear], *block_total = rows_[kBlockTotal];
-    dim_.each([&](int64_t i) {
-      x[i] = select(taken, new_x[i], x[i]);
-      score[i] = select(taken, new_score[i], score[i]);
-    });
     const auto before =
         stretch([=](int64_t i) { return total[i]; }, [=](int64_t i) { return far[i]; },
                 [=](int64_t i) { return near[i]; });
     alive_ = alive_ & goes_on<Real>(dim_, before, block(), depth_ == 0);
-    dim_.each([&](int64_t i) { total[i] = total[i] + block_total[i]; });
-    replace(kBackX, kAt);
-    replace(kBackMomentum, kMomentum);
-    replace(kBackPulled, kPulled);
-  }
-  // Moves one of the ends, whose rows are `back` and kFrontX - kBackX further on.
-  PF_HD void replace(int back, int now) {
-    Real *behind = rows_[back], *ahead = rows_[back + (kFrontX - kBackX)];
-    const Real* end = rows_[now];
     dim_.each([&](int64_t i) {
-      behind[i] = select(forward_, behind[i], end[i]);
-      ahead[i] = select(forward_, end[i], ahead[i]);
+      total[i] = total[i] + block_total[i];
+      put_where(taken, rows_[kX], rows_[kNewX], i);
+      put_where(taken, rows_[kScore], rows_[kNewScore], i);
+      put_where(forward_, rows_[kFrontX], rows_[kAt], i);
+      put_where(forward_, rows_[kFrontMomentum], rows_[kMomentum], i);
+      put_where(forward_, rows_[kFrontPulled], rows_[kPulled], i);
+      put_where(!forward_, rows_[kBackX], rows_[kAt], i);
+      put_where(!forward_, rows_[kBackMomentum], rows_[kMomentum], i);
+      put_where(!forward_, rows_[kBackPulled], rows_[kPulled], i);
     });
+  }
+  PF_HD static void put_where(Mask chosen, Real* to, const Real* from, int64_t i) {
+    to[i] = select(chosen, from[i], to[i]);
   }
 
   PF_HD Real next_uniform() {
