@@ -17,7 +17,7 @@ namespace pf {
 extern const OpTable* cpu_ops;
 
 // Purposes of the noise contract; python/pushforward/random.py holds the public table.
-constexpr uint32_t kProposal = 1, kAccept = 2, kForward = 6, kReverse = 7, kMomentum = 8,
+constexpr uint32_t kProposal = 1, kAccept = 2, kForward = 6, kReverse = 7, kMomentum = 8, kTree = 9,
                    kAdaptation = 11;
 
 // Where the tensors of a call are.

@@ -23,6 +23,7 @@ constexpr RunKind kRuns[] = {
     {"mala", &OpTable::mala_run, kProposal, true},
     {"underdamped", &OpTable::underdamped_run, kMomentum, false},
     {"hmc", &OpTable::hmc_run, kMomentum, true},
+    {"nuts", &OpTable::nuts_run, kMomentum, true},
 };
 
 // What a call keeps alive while it runs, found by name in the kernel's parameters.
@@ -96,15 +97,18 @@ struct TallyArgs {
   }
 };
 
-// One number a step of a purpose.
-NoiseSource one_a_step(uint32_t purpose, py::handle seed, py::handle step, int64_t n_steps,
-                       py::handle chain_offset, const Shaped& s) {
+// `per_step` numbers a step.
+NoiseSource budget_source(py::handle seed, uint32_t purpose, py::handle step, int64_t n_steps,
+                          int64_t per_step, py::handle chain_offset, const Shaped& s) {
   NoiseSource noise = noise_source(seed, purpose, chain_offset, s);
   const Counter first(step, "step", s);
-  if (n_steps > INT64_MAX - first.value) bad_value("first_step", "fewer steps", "too many");
-  noise.start = static_cast<uint64_t>(first.value);
+  const int64_t last = INT64_MAX / per_step;
+  if (first.value > last || n_steps > last - first.value) {
+    bad_value("first_step", "fewer steps", "too many");
+  }
+  noise.start = static_cast<uint64_t>(first.value) * static_cast<uint64_t>(per_step);
   noise.step_at = first.at;
-  noise.per_step = 1;
+  noise.per_step = per_step;
   return noise;
 }
 
@@ -139,9 +143,15 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   p.n_leapfrog = given.count("n_leapfrog", 1, 1);
   p.noise = noise_source(seed, chosen.purpose, chain_offset, s);
   start_at_step(p.noise, first_step, p.n_steps, "first_step", s);
-  p.accept = one_a_step(kAccept, seed, first_step, p.n_steps, chain_offset, s);
+  p.accept = budget_source(seed, kAccept, first_step, p.n_steps, 1, chain_offset, s);
   p.jitter = given.number("jitter", 0);
-  p.jitter_noise = one_a_step(kAdaptation, seed, first_step, p.n_steps, chain_offset, s);
+  p.jitter_noise = budget_source(seed, kAdaptation, first_step, p.n_steps, 1, chain_offset, s);
+  if (chosen.op == &OpTable::nuts_run) {
+    p.max_depth = given.count("max_depth", 10, 1);
+    if (p.max_depth > 20) bad_value("max_depth", "at most 20", std::to_string(p.max_depth));
+    p.tree = budget_source(seed, kTree, first_step, p.n_steps, INT64_C(1) << p.max_depth,
+                           chain_offset, s);
+  }
   if (p.proposal > ProposalKind::kAutoregressive) bad_value("proposal", "a known one", "another");
   if (p.proposal == ProposalKind::kAutoregressive &&
       (p.center == nullptr || p.metric.kind != MetricKind::kDiagonal)) {
@@ -213,7 +223,7 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.dim = s.dim;
   p.step_size = h.view;
   p.beta = b.view;
-  p.accept = one_a_step(kAccept, seed, step, 1, chain_offset, s);
+  p.accept = budget_source(seed, kAccept, step, 1, 1, chain_offset, s);
   p.tallies = counted.view;
   p.moments = m.view;
   launch(&OpTable::accept, p);

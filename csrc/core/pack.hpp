@@ -167,6 +167,12 @@ PF_HD Mask<kBytes> operator!(Mask<kBytes> m) {
   PF_FOR_EACH_REGISTER m.r[k] = ~m.r[k];
   return m;
 }
+template <int kBytes>
+PF_HD Mask<kBytes> operator&(Mask<kBytes> a, Mask<kBytes> b) {
+  using T = typename Mask<kBytes>::Element;
+  PF_FOR_EACH_REGISTER a.r[k] = a.r[k] & b.r[k];
+  return a;
+}
 template <class T>
 PF_HD Pack<T> fma(Pack<T> a, Pack<T> b, Pack<T> c) {
   PF_FOR_EACH_REGISTER a.r[k] = fma_register(a.r[k], b.r[k], c.r[k]);

@@ -38,6 +38,7 @@ struct LangevinParams {
 //   random_walk   step_size is the scale; metric, proposal, center (dim,), persistence
 //   underdamped   velocity (n_chains, dim) in place, friction
 //   hmc           metric, n_leapfrog, jitter: the share of the step size that is drawn anew a step
+//   nuts          metric, max_depth, tree: 2^max_depth uniforms a step
 enum class ProposalKind : int { kSymmetric, kLogNormal, kAutoregressive };
 struct RunParams {
   Dtype dtype;
@@ -53,9 +54,9 @@ struct RunParams {
   double persistence;
   void* velocity;
   PerChain friction;
-  int64_t n_leapfrog;
+  int64_t n_leapfrog, max_depth;
   double jitter;
-  NoiseSource jitter_noise;
+  NoiseSource jitter_noise, tree;
   NoiseSource noise;   // proposals or momenta
   NoiseSource accept;  // one uniform a step
   int64_t n_steps, steps_done, thin;
@@ -233,6 +234,7 @@ struct OpTable {
   void (*mala_run)(const RunParams&);
   void (*underdamped_run)(const RunParams&);
   void (*hmc_run)(const RunParams&);
+  void (*nuts_run)(const RunParams&);
   void (*accept)(const AcceptParams&);
   void (*evaluate)(const EvaluateParams&);
   void (*commit)(const CommitParams&);

@@ -3,6 +3,7 @@
 // and streaming statistics are taken on the way. A Move is the kernel:
 //
 //   kRows, kLargestOwn         rows of coordinates that it needs; the most it has registers for
+//   more_bytes_per_dim(p)      a coordinate's scratch beyond these rows, if there is any
 //   x()                        the state
 //   load(), store()            from memory and back
 //   value(wanted)              the log-density at the state before a step, if wanted
@@ -97,6 +98,19 @@ class TileAcceptance {
   Wide sum_, squares_;
 };
 
+template <class T, class D>
+PF_HD int64_t moment_bytes(const RunParams& p, D dim) {
+  return p.moments.sum != nullptr ? dim * TileMoments<T, D>::kBytesPerDim : 0;
+}
+template <class Kernel>
+static auto more_bytes_per_dim(const RunParams& p, int) -> decltype(Kernel::more_bytes_per_dim(p)) {
+  return Kernel::more_bytes_per_dim(p);
+}
+template <class Kernel>
+static int64_t more_bytes_per_dim(const RunParams&, ...) {
+  return 0;
+}
+
 template <template <class, class, class> class Move, class T, class Target, class D>
 struct RunChains {
   using Tile = ChainTile<T, D>;
@@ -107,13 +121,12 @@ struct RunChains {
   Target target;
   D dim;
 
-  PF_HD int64_t moment_bytes() const {
-    return p.moments.sum != nullptr ? dim * TileMoments<T, D>::kBytesPerDim : 0;
+  int64_t scratch_bytes() const {
+    return moment_bytes<T>(p, dim) + dim * (Chain::kBytesPerDim + more_bytes_per_dim<Kernel>(p, 0));
   }
-  int64_t scratch_bytes() const { return moment_bytes() + dim * Chain::kBytesPerDim; }
 
   PF_HD void operator()(const Tile& tile) const {
-    Chain rows(reinterpret_cast<Real*>(tile.scratch + moment_bytes()), dim);
+    Chain rows(reinterpret_cast<Real*>(tile.scratch + moment_bytes<T>(p, dim)), dim);
     const TileMoments<T, D> moments(p.moments, tile, dim, rows[0]);
     tile.load_rows(static_cast<const T*>(p.x), dim, rows[0]);
     Kernel kernel(p, target, tile, dim, rows);

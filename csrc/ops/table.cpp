@@ -14,6 +14,7 @@
   void mala_run(const RunParams&);                                                             \
   void underdamped_run(const RunParams&);                                                      \
   void hmc_run(const RunParams&);                                                              \
+  void nuts_run(const RunParams&);                                                             \
   void accept(const AcceptParams&);                                                            \
   void evaluate(const EvaluateParams&);                                                        \
   void commit(const CommitParams&);                                                            \
@@ -26,9 +27,9 @@
   void phi4_run(const Phi4RunParams&);                                                         \
   void phi4_evaluate(const Phi4EvaluateParams&);                                               \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
-                                mala_run, underdamped_run, hmc_run, accept, evaluate, commit,  \
-                                diffuse, reverse, pool, math, ising, clusters, phi4_run,       \
-                                phi4_evaluate};                                                \
+                                mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
+                                evaluate, commit, diffuse, reverse, pool, math, ising,         \
+                                clusters, phi4_run, phi4_evaluate};                            \
   }
 // clang-format on
 

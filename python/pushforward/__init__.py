@@ -10,6 +10,7 @@ from pushforward.info import build_info
 from pushforward.mcmc import (
     HMC,
     MALA,
+    NUTS,
     AnnealedLangevin,
     Independence,
     Langevin,
@@ -25,6 +26,7 @@ __version__ = _version("pushforward")
 __all__ = [
     "HMC",
     "MALA",
+    "NUTS",
     "AnnealedLangevin",
     "Chains",
     "Constrained",

@@ -21,7 +21,7 @@ from pushforward._ops.arguments import (
     zeros,
 )
 from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
-from pushforward._ops.evaluate import log_density, log_density_and_score, score
+from pushforward._ops.evaluate import Matrix, log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
 from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
@@ -37,6 +37,7 @@ __all__ = [
     "DEVICES",
     "MATH_FUNCTIONS",
     "Counts",
+    "Matrix",
     "Moments",
     "NativeHandle",
     "accept_",

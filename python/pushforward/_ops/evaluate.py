@@ -91,6 +91,28 @@ def _evaluate(x: Tensor, target: _native.Target) -> tuple[Tensor, Tensor]:
     return value, gradient
 
 
+_GAUSSIAN_DENSE = 1  # TargetKind in csrc/core/view.hpp
+
+
+class Matrix:
+    """A matrix ``(dim, dim)`` to multiply rows with, summed as native runs do.
+
+    A row's result does not depend on the other rows, as that of torch's product does: it is the
+    score ``-matrix @ (0 - row)`` of a Gaussian.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        zeros = matrix.new_zeros(len(matrix))
+        parts = [zeros, (-matrix).contiguous()]
+        self._score = _native.Target(_GAUSSIAN_DENSE, len(matrix), 1, parts, 0.0, 0.0, 0.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``matrix @ row`` for each row of ``x`` ``(n, dim)``."""
+        out = like(x)
+        _native.evaluate(self._score, x, None, out, threads())
+        return out
+
+
 library.define(f"evaluate(Tensor x, {TARGET}) -> (Tensor, Tensor)")
 
 

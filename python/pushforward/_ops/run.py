@@ -68,7 +68,7 @@ def run_chunk(
     """Take ``n_steps`` of the kernel ``kind`` on a native target, in place.
 
     Args:
-        kind: one of ``langevin random_walk mala underdamped hmc``.
+        kind: one of ``langevin random_walk mala underdamped hmc nuts``.
         x: state ``(n_chains, *event)``, contiguous, changed in place.
         target: a native target.
         parameters: the kernel's, by the names of ``RunParams`` in ``csrc/ops/ops.hpp``.

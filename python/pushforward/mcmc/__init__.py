@@ -5,11 +5,13 @@ from pushforward.mcmc.base import Kernel, State
 from pushforward.mcmc.hamiltonian import HMC
 from pushforward.mcmc.langevin import AnnealedLangevin, Langevin, UnderdampedLangevin
 from pushforward.mcmc.metropolis import MALA, Independence, MetropolisHastings, RandomWalk
+from pushforward.mcmc.nuts import NUTS
 from pushforward.mcmc.proposals import Autoregressive, LogNormal
 
 __all__ = [
     "HMC",
     "MALA",
+    "NUTS",
     "AnnealedLangevin",
     "Autoregressive",
     "Independence",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
+from typing_extensions import Self
 
 from pushforward import _ops, random
 from pushforward.mcmc.base import (
@@ -54,8 +55,55 @@ def metric_of(metric: MetricChoice) -> Metric:
     return Metric.of_covariance(metric) if isinstance(metric, Tensor) else Metric()
 
 
+class Hamiltonian(Metropolised):
+    """A kernel that follows Hamiltonian dynamics with a step size and a metric."""
+
+    step_size: Tensor | float | None
+    metric: MetricChoice
+    target_accept: ClassVar[float] = 0.8
+    _metric: Metric
+
+    def _check(self) -> None:
+        if self.step_size is not None:
+            check_positive(self.step_size, "step_size")
+        object.__setattr__(self, "step_size", held(self.step_size))
+        object.__setattr__(self, "metric", check_metric(self.metric))
+        object.__setattr__(self, "_metric", metric_of(self.metric))
+
+    def prepare(self, x: Tensor) -> Self:
+        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
+        step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
+        return self._with(step_size=step_size, _metric=self._metric.fitting(x))
+
+    def found(self) -> dict[str, Tensor]:
+        """Return what a warm-up has found, as a checkpoint holds it."""
+        found = {"step_size": as_double(chosen_step(self.step_size, self))}
+        return found | ({"metric": self.metric} if isinstance(self.metric, Tensor) else {})
+
+    def with_found(self, found: Mapping[str, Tensor]) -> Self:
+        """Return the kernel with what a checkpoint held."""
+        return replace(self, **as_given(found))  # type: ignore[type-var]
+
+    @property
+    def metric_choice(self) -> str:
+        """What a warm-up finds; nothing where the metric was given."""
+        return self.metric if isinstance(self.metric, str) else "unit"
+
+    def with_step(self, step_size: float) -> Self:
+        """Return the kernel with a step size, in units of the metric."""
+        return self._with(step_size=step_size)
+
+    def with_metric(self, covariance: Tensor) -> Self:
+        """Return the kernel with a metric."""
+        return self._with(metric=covariance, _metric=Metric.of_covariance(covariance))
+
+    def first_guess(self, dim: int) -> float:
+        """Return the step size that a warm-up begins with, in units of the metric."""
+        return mean_of(self.step_size, 1.0 / dim**0.25)
+
+
 @dataclass(frozen=True, eq=False)
-class HMC(Metropolised):
+class HMC(Hamiltonian):
     r"""Hamiltonian Monte Carlo: ``n_leapfrog`` leapfrog steps from a fresh momentum.
 
     .. math:: H(x, p) = -\log\pi(x) + \tfrac12\,p^\top M\,p
@@ -95,36 +143,17 @@ class HMC(Metropolised):
     metric: MetricChoice = "auto"
     jitter: float = 0.2
     name: ClassVar[str] = "hmc"
-    target_accept: ClassVar[float] = 0.8
     _metric: Metric = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.step_size is not None:
-            check_positive(self.step_size, "step_size")
-        object.__setattr__(self, "step_size", held(self.step_size))
+        self._check()
         object.__setattr__(self, "n_leapfrog", _ops.count(self.n_leapfrog, "n_leapfrog", 1))
-        object.__setattr__(self, "metric", check_metric(self.metric))
         jitter = self.jitter
         if isinstance(jitter, (bool, str)) or not hasattr(jitter, "__float__"):
             raise TypeError(f"jitter: expected a number, got {type(jitter).__name__}")
         if not 0 <= float(jitter) < 1:
             raise ValueError(f"jitter: expected 0 <= jitter < 1, got {jitter}")
         object.__setattr__(self, "jitter", float(jitter))
-        object.__setattr__(self, "_metric", metric_of(self.metric))
-
-    def prepare(self, x: Tensor) -> HMC:
-        """Return the kernel with its parameters checked against the state ``x`` and in its type."""
-        step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
-        return self._with(step_size=step_size, _metric=self._metric.fitting(x))
-
-    def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        found = {"step_size": as_double(chosen_step(self.step_size, self))}
-        return found | ({"metric": self.metric} if isinstance(self.metric, Tensor) else {})
-
-    def with_found(self, found: Mapping[str, Tensor]) -> HMC:
-        """Return the kernel with what a checkpoint held."""
-        return replace(self, **as_given(found))  # type: ignore[arg-type]
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
@@ -178,23 +207,6 @@ class HMC(Metropolised):
     def is_plain(self) -> bool:
         """Whether every trajectory has one step size and the identity as its metric."""
         return self.jitter == 0 and self._metric.is_unit
-
-    @property
-    def metric_choice(self) -> str:
-        """What a warm-up finds; nothing where the metric was given."""
-        return self.metric if isinstance(self.metric, str) else "unit"
-
-    def with_step(self, step_size: float) -> HMC:
-        """Return the kernel with a step size, in units of the metric."""
-        return self._with(step_size=step_size)
-
-    def with_metric(self, covariance: Tensor) -> HMC:
-        """Return the kernel with a metric."""
-        return self._with(metric=covariance, _metric=Metric.of_covariance(covariance))
-
-    def first_guess(self, dim: int) -> float:
-        """Return the step size that a warm-up begins with, in units of the metric."""
-        return mean_of(self.step_size, 1.0 / dim**0.25)
 
 
 def half_square(x: Tensor) -> Tensor:

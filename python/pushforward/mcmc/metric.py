@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -22,6 +22,7 @@ class Metric:
     """
 
     factor: Tensor | None = None
+    _matrices: tuple[_ops.Matrix, _ops.Matrix] | None = field(default=None, repr=False)
 
     @classmethod
     def of_factor(cls, factor: Tensor, x: Tensor, name: str) -> Metric:
@@ -58,7 +59,8 @@ class Metric:
                 f"metric: expected shape ({dim},) or ({dim}, {dim}) for x of shape "
                 f"{tuple(x.shape)}, got {tuple(self.factor.shape)}"
             )
-        return Metric(self.factor.to(x).contiguous())
+        factor = self.factor.to(x).contiguous()
+        return Metric(factor, _matrices_of(factor) if factor.ndim == 2 else None)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the factor as a native run takes it."""
@@ -82,4 +84,9 @@ class Metric:
         flat = _ops.rows(rows)
         if self.factor.ndim == 1:
             return (flat * self.factor).reshape(rows.shape)
-        return (flat @ (self.factor if transposed else self.factor.mT)).reshape(rows.shape)
+        push, pull = self._matrices or _matrices_of(self.factor.to(rows))
+        return (pull if transposed else push)(flat).reshape(rows.shape)
+
+
+def _matrices_of(factor: Tensor) -> tuple[_ops.Matrix, _ops.Matrix]:
+    return _ops.Matrix(factor), _ops.Matrix(factor.mT)
