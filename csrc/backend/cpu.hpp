@@ -34,10 +34,11 @@ static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
 }
 
 // Dimensions with a kernel of their own: two coordinates in float32 are the plane that everybody
-// starts with; the others share one. (The last argument is for backends that have more.)
+// starts with; the others share one, and so do kernels with room for few (`largest`), whose code is
+// long.
 template <class T>
-constexpr bool has_own_kernel(int k, int) {
-  return sizeof(T) == 4 && k == 2;
+constexpr bool has_own_kernel(int k, int largest) {
+  return sizeof(T) == 4 && k == 2 && largest >= 8;
 }
 
 // kLanes consecutive chains, `count` of them real: the rest repeat the last one and are not stored.

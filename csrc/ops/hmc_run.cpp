@@ -115,7 +115,7 @@ class HmcMove {
 }  // namespace
 
 void hmc_run(const RunParams& p) {
-  run_chains<HmcMove, 8>(p, 2.0 * static_cast<double>(p.n_leapfrog));
+  run_chains<HmcMove, 4>(p, 2.0 * static_cast<double>(p.n_leapfrog));
 }
 
 }  // namespace pf::PF_BACKEND

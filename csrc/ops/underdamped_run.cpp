@@ -80,6 +80,6 @@ class UnderdampedMove {
 
 }  // namespace
 
-void underdamped_run(const RunParams& p) { run_chains<UnderdampedMove, 8>(p, 1.5); }
+void underdamped_run(const RunParams& p) { run_chains<UnderdampedMove, 4>(p, 1.5); }
 
 }  // namespace pf::PF_BACKEND

@@ -4,8 +4,25 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import AbstractContextManager
 from typing import Any
+
+_SECONDS = 2.0
+
+
+class Report:
+    """Adds what a run says of itself to a bar, every two seconds, where there is a bar."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _SECONDS
+
+    def tell(self, bar: Any, run: Any) -> None:
+        """Ask ``run.so_far()`` and show it, if it is time."""
+        if isinstance(bar, _Silent) or time.monotonic() < self._next:
+            return
+        bar.set_postfix(run.so_far())
+        self._next = time.monotonic() + _SECONDS
 
 
 class _Silent(AbstractContextManager["_Silent"]):

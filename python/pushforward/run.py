@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pushforward import _ops
+from pushforward import _ops, diagnostics
 from pushforward.chains import Chains, chains_warning, variance_of
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
@@ -211,6 +211,21 @@ class Run:
         """Compute the log-density of the last draw."""
         if self.recorder is not None and self.recorder.is_owed:
             self.recorder.pay(self.kernel.log_density(self.state))
+
+    def so_far(self) -> dict[str, str]:
+        """Return what a progress bar says."""
+        counts, said = self.state.counts, {}
+        taken = self.position - (self.plan.warmup if self._warm_up is None else 0)
+        if isinstance(self.kernel, Metropolised) and taken > 0 and len(self.x) > 0:
+            said["accept"] = f"{float(counts.accepted.mean()) / taken:.2f}"
+        for name, count in (("divergent", counts.n_divergent), ("nonfinite", counts.n_nonfinite)):
+            n = int(count.sum())
+            said |= {name: str(n)} if n else {}
+        if self.recorder is not None:
+            tallies = self.recorder.tallies(counts.n_nonfinite * 0, self._before[0])
+            if tallies is not None:
+                said["rhat"] = f"{float(diagnostics.streaming_rhat(tallies).max()):.3f}"
+        return said
 
     # ---- the result ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pushforward.graphs import graphed
 from pushforward.interrupts import Interrupt, deferred_interrupt
 from pushforward.lattice import Ising
 from pushforward.pacing import Pace
-from pushforward.progress import progress_bar
+from pushforward.progress import Report, progress_bar
 from pushforward.recording import Store
 from pushforward.resume import Resume
 from pushforward.run import Plan, Run
@@ -71,7 +71,8 @@ def sample(
         every: steps between two checkpoints; by default there is one at the end.
         first_step: index of the first step; pass ``chains.next_step`` to go on.
         chain_offset: global index of the first chain.
-        progress: show a bar on stderr; by default if that is a terminal and tqdm is installed.
+        progress: show a bar on stderr, with the acceptance, divergences and R-hat so far; by
+            default if that is a terminal and tqdm is installed.
         callback: called as ``callback(next_step, x)`` after each chunk of about 0.1 s; ``x`` is
             the live state. A true result ends the run early.
         cuda_graph: on a GPU, whether a step of a torch target is captured in a CUDA graph, which
@@ -163,7 +164,7 @@ def _advance(
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
     pace, total = Pace(run.x.device), run.plan.total
-    captured = False
+    captured, report = False, Report()
     run.start_recording()
     while run.position < total:
         if interrupt.is_set():
@@ -175,6 +176,7 @@ def _advance(
             run.advance(now)
         run.start_recording()
         bar.update(now)
+        report.tell(bar, run)
         resume.save(run)
         interrupt.deliver()
         if callback is not None and callback(run.next_step, run.x) and run.position < total:

@@ -38,7 +38,7 @@ def module():
     return build.build()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(("file", "left_out", "least"), [*QUICK, *soak])
 def test_file(module, file, left_out, least, seed):
     arguments = [f"tests/{file}", "-q", "-k", f"not ({left_out})", "-p", "no:cacheprovider"]

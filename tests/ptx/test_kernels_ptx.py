@@ -261,8 +261,8 @@ RUNS = {
     "langevin": ({"step_size": 0.02}, 5, 32, "proposal"),
     "random_walk": ({"step_size": 0.5}, 6, 16, "proposal"),
     "mala": ({"step_size": 0.05}, 6, 8, "proposal"),
-    "underdamped": ({"step_size": 0.125, "friction": 0.75}, 8, 8, "momentum"),
-    "hmc": ({"step_size": 0.125, "n_leapfrog": 2, "jitter": 0.25}, 8, 8, "momentum"),
+    "underdamped": ({"step_size": 0.125, "friction": 0.75}, 8, 4, "momentum"),
+    "hmc": ({"step_size": 0.125, "n_leapfrog": 2, "jitter": 0.25}, 8, 4, "momentum"),
 }
 SOME = ["gaussian-plane", "gaussian-dense", "mixture-isotropic", "double-well", "ring"]
 

@@ -2,6 +2,7 @@
 """Markov chain kernels, as frozen descriptions that :func:`pushforward.sample` runs."""
 
 from pushforward.mcmc.base import Kernel, State
+from pushforward.mcmc.gibbs import Gibbs
 from pushforward.mcmc.hamiltonian import HMC
 from pushforward.mcmc.langevin import AnnealedLangevin, Langevin, UnderdampedLangevin
 from pushforward.mcmc.metropolis import MALA, Independence, MetropolisHastings, RandomWalk
@@ -14,6 +15,7 @@ __all__ = [
     "NUTS",
     "AnnealedLangevin",
     "Autoregressive",
+    "Gibbs",
     "Independence",
     "Kernel",
     "Langevin",

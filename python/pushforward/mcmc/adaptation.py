@@ -136,11 +136,14 @@ class Covariance:
         self._squares.copy_(tensors["squares"])
 
     def estimate(self) -> Tensor:
-        """Return the variances or the covariance, its correlations shrunk towards none.
+        """Return the variances or the covariance, its correlations shrunk a little towards none.
 
-        Scaling a coordinate scales the estimate. A coordinate that never moved counts as 1.
+        They are shrunk more where there are few states for so many coordinates. Scaling a
+        coordinate scales the estimate; one that never moved counts as 1.
         """
-        raw, trust = self.covariance(), self.n / (self.n + 5)
+        raw = self.covariance()
+        few = self.n < 20 * len(raw)
+        trust = 1 - (5.0 if few else 0.005) / (self.n + 5)
         variances = raw if raw.ndim == 1 else raw.diagonal()
         variances = torch.where(variances > 0, variances, 1.0)
         if raw.ndim == 1:
