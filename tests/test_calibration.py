@@ -15,6 +15,12 @@ from scipy import stats
 import posteriors
 import pushforward as pf
 
+
+@pytest.fixture(autouse=True)
+def one_thread(restore_threads):
+    torch.set_num_threads(1)  # small tensors: a second thread costs more than it does
+
+
 N, LEFT = 2000, 19  # data sets, and draws kept of each
 
 
