@@ -200,7 +200,8 @@ PF_HD DoubleRegister maximum_register(DoubleRegister a, DoubleRegister b) {
 // No fused multiply-add here, so it is computed exactly: a*b has 48 bits and fits a double, the
 // sum is taken with its error, and rounding that sum to odd makes the last rounding the only one.
 // Not in line: it is long, and a processor that needs it is slow at everything.
-static PF_NOINLINE FloatRegister fma_register(FloatRegister a, FloatRegister b, FloatRegister c) {
+[[maybe_unused]] static PF_NOINLINE FloatRegister fma_register(FloatRegister a, FloatRegister b,
+                                                               FloatRegister c) {
   const __m128i one = _mm_set1_epi64x(1);
   __m128 half[2];
   for (int h = 0; h < 2; ++h) {
@@ -231,8 +232,8 @@ static PF_NOINLINE FloatRegister fma_register(FloatRegister a, FloatRegister b, 
   }
   return (FloatRegister)_mm_movelh_ps(half[0], half[1]);
 }
-static PF_NOINLINE DoubleRegister fma_register(DoubleRegister a, DoubleRegister b,
-                                               DoubleRegister c) {
+[[maybe_unused]] static PF_NOINLINE DoubleRegister fma_register(DoubleRegister a, DoubleRegister b,
+                                                                DoubleRegister c) {
   DoubleRegister r;
   for (int l = 0; l < 2; ++l) r[l] = __builtin_fma(a[l], b[l], c[l]);
   return r;
