@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from pushforward import diagnostics
@@ -190,18 +189,3 @@ class Chains:
         from pushforward.plotting import trace_plot
 
         return trace_plot(self._draws, max_coordinates, max_chains)
-
-
-def chains_warning(n_bad: int, n_chains: int) -> str:
-    """Return what to say of chains that left the finite numbers."""
-    return (
-        f"{n_bad} of {n_chains} chains left the finite numbers; their steps were not taken and are "
-        "counted in n_nonfinite (a smaller step_size may help)"
-    )
-
-
-def variance_of(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """Return the variance of ``n`` terms from their sum and the sum of their squares."""
-    if n < 2:
-        return torch.full_like(total, torch.nan)
-    return ((squares - total.square() / n) / (n - 1)).clamp(min=0)

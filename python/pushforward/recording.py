@@ -52,7 +52,7 @@ class Recorder:
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
         self.disk: DrawStore | None = None
-        self.moments: _ops.Moments | None = None
+        self.moments: _ops.BatchMoments | None = None
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self.covariance: Covariance | None = None
         self._owed: Tensor | None = None  # the last draw, whose log-density is not yet known
@@ -70,7 +70,9 @@ class Recorder:
         if store != "last":
             zeros = _ops.zeros((4, *x.shape), dtype=torch.float64, device=x.device)
             batch = max(1, math.isqrt(n_steps))
-            self.moments = (x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch)
+            self.moments = _ops.BatchMoments(
+                x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch
+            )
         if covariance:
             dim = math.prod(x.shape[1:])
             self.covariance = Covariance(dim, dense=True, device=x.device)
@@ -169,24 +171,20 @@ class Recorder:
         """Take in the state after ``n`` steps, of which only the last may matter."""
         self.steps_done += n - 1
         if self.moments is not None:
-            shift, total, squares, *_ = self.moments
-            if isinstance(total, Tensor) and isinstance(squares, Tensor):
-                away = x.double() - shift
-                total.add_(away)
-                squares.addcmul_(away, away)
+            away = x.double() - self.moments.shift
+            self.moments.sum.add_(away)
+            self.moments.sum_of_squares.addcmul_(away, away)
         self.take(x, n_nonfinite)
 
-    def _close_batch(self, moments: Any) -> None:
-        _, total, _, at_batch, squares, batch = moments
-        if self.steps_done % batch == 0:
-            squares.add_((total - at_batch).square_())
-            at_batch.copy_(total)
+    def _close_batch(self, moments: _ops.BatchMoments) -> None:
+        if self.steps_done % moments.batch == 0:
+            moments.batch_squares.add_((moments.sum - moments.sum_at_batch).square_())
+            moments.sum_at_batch.copy_(moments.sum)
 
     def _at_half(self, n_nonfinite: Tensor) -> None:
-        if self.moments is not None and self.steps_done == self.n_steps // 2 > 0:
-            _, total, squares, *_ = self.moments
-            if isinstance(total, Tensor) and isinstance(squares, Tensor):
-                self.half = (total.clone(), squares.clone(), n_nonfinite.clone())
+        moments = self.moments
+        if moments is not None and self.steps_done == self.n_steps // 2 > 0:
+            self.half = (moments.sum.clone(), moments.sum_of_squares.clone(), n_nonfinite.clone())
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -205,23 +203,21 @@ class Recorder:
         """
         if self.moments is None or self.half is None or self.steps_done <= self.n_steps // 2:
             return None
-        shift, total, squares, at_batch, batch_squares, batch = self.moments
-        if not (isinstance(total, Tensor) and isinstance(at_batch, Tensor)):
-            return None
+        moments = self.moments
         half_total, half_squares, invalid_at_half = self.half
         all_valid = not bool(n_invalid.any())
         half = self.n_steps // 2
         return diagnostics.Tallies(
             n_steps=self.steps_done,
             half_steps=half,
-            batch=int(batch),
-            shift=shift,  # type: ignore[arg-type]
-            total=total,
-            squares=squares,  # type: ignore[arg-type]
+            batch=moments.batch,
+            shift=moments.shift,
+            total=moments.sum,
+            squares=moments.sum_of_squares,
             half_total=half_total,
             half_squares=half_squares,
-            batch_squares=batch_squares,  # type: ignore[arg-type]
-            open_total=total - at_batch,
+            batch_squares=moments.batch_squares,
+            open_total=moments.sum - moments.sum_at_batch,
             n_valid=None if all_valid else self.steps_done - n_invalid,
             half_valid=None if all_valid else half - (invalid_at_half - invalid_before),
         )
@@ -242,9 +238,8 @@ class Recorder:
             value = getattr(self, name)
             if value is not None:
                 held[name] = value[: self.n_kept]
-        for i, part in enumerate(self.moments or ()):
-            if isinstance(part, Tensor):
-                held[f"moments.{i}"] = part
+        if self.moments is not None:
+            held |= {f"moments.{i}": part for i, part in enumerate(self.moments.tensors())}
         for i, part in enumerate(self.half or ()):
             held[f"half.{i}"] = part
         if self.covariance is not None:
@@ -258,16 +253,14 @@ class Recorder:
             value = getattr(self, name)
             if value is not None:
                 value[: self.n_kept] = tensors[name].to(value.device)
-        for i, part in enumerate(self.moments or ()):
-            if isinstance(part, Tensor):
+        if self.moments is not None:
+            for i, part in enumerate(self.moments.tensors()):
                 part.copy_(tensors[f"moments.{i}"])
         if "half.0" in tensors:
-            at = self._x.device
-            self.half = (
-                tensors["half.0"].to(at),
-                tensors["half.1"].to(at),
-                tensors["half.2"].to(at),
+            total, squares, n_nonfinite = (
+                tensors[f"half.{i}"].to(self._x.device) for i in range(3)
             )
+            self.half = (total, squares, n_nonfinite)
         if self.covariance is not None:
             names = ("mean", "squares")
             self.covariance.restore(

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pushforward import _ops, checkpoint, random
@@ -43,11 +44,11 @@ class Resume:
         if self._path is not None and self._path.exists():
             self._found = checkpoint.read(self._path)
 
-    def seed(self, seed: None) -> int:
-        """Return the seed of the file, where there is one, or a fresh one."""
-        if self._found is not None:
-            return random.resolve_seed(int(self._found[1]["run"]["seed"]))
-        return random.resolve_seed(seed)
+    def seed(self, given: int | torch.Generator | None) -> int:
+        """Return the seed of a run: as given, else the file's, where there is one, else fresh."""
+        if given is None and self._found is not None:
+            given = int(self._found[1]["run"]["seed"])
+        return random.resolve_seed(given)
 
     def load(self, run: Run, target: Any, kernel: Any, x: Tensor) -> None:
         """Begin the run, or go on where the file ends.

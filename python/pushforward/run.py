@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
-from pushforward.chains import Chains, chains_warning, variance_of
+from pushforward.chains import Chains
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
@@ -89,8 +89,12 @@ class Run:
 
     def begin(self) -> None:
         """Fill the kernel's memory and check the start."""
-        self.kernel.begin(self.state)
-        value = self.state.memory.get("log_density")
+        value: Tensor | None
+        if self.native and isinstance(self.kernel, Metropolised):
+            value = self.target.log_density(self.x)  # the run evaluates its start itself
+        else:
+            self.kernel.begin(self.state)
+            value = self.state.memory.get("log_density")
         if value is not None and bool((value == -torch.inf).any()):
             bad = (value == -torch.inf).nonzero()[:, 0]
             raise ValueError(
@@ -145,7 +149,7 @@ class Run:
         _ops.run_chunk(
             kernel.name,
             state.x,
-            cast("NativeTarget", self.target),
+            cast("NativeTarget", self.target).native(state.x),
             kernel.parameters(state, self.next_step, n),
             seed=state.seed,
             first_step=self.next_step,
@@ -189,13 +193,14 @@ class Run:
         """Record from now on, if the silent phases are over."""
         if self.recorder is not None or self.position < self.plan.silent:
             return
-        self._record(self.plan.n_steps, resumed)
+        self.recorder = self._record(self.plan.n_steps, resumed)
+        self.state.moments = self.recorder.moments
 
-    def _record(self, n_steps: int, resumed: bool) -> None:
+    def _record(self, n_steps: int, resumed: bool = False) -> Recorder:
         plan = self.plan
         self._before = [t.clone() for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": type(self.kernel).__name__, "thin": plan.thin}
-        self.recorder = Recorder(
+        return Recorder(
             self.x,
             n_steps,
             plan.thin,
@@ -205,7 +210,6 @@ class Run:
             attributes=attributes,
             resumed=resumed,
         )
-        self.state.moments = self.recorder.moments
 
     def settle(self) -> None:
         """Compute the log-density of the last draw."""
@@ -231,26 +235,22 @@ class Run:
 
     def result(self, interrupted: bool) -> Chains:
         """Return what there is."""
-        if self.recorder is None:
-            self._record(0, resumed=False)
-        recorder, counts, plan = self.recorder, self.state.counts, self.plan
-        if recorder is None:
-            raise RuntimeError("a run that records nothing")
+        recorder, counts, plan = self.recorder or self._record(0), self.state.counts, self.plan
         recorder.finish()
         nonfinite, divergent, accepted, squares = (
             now - before for now, before in zip(counts.tensors(), self._before, strict=True)
         )
-        refuses = self.kernel.target_accept is not None or isinstance(self.kernel, Metropolised)
+        refuses = isinstance(self.kernel, Metropolised)
         left_out = torch.zeros_like(nonfinite) if refuses else nonfinite
         mean = var = None
         if recorder.moments is not None:
             shift, *sums = recorder.moments[:3]
             x = self.x if self.x.is_floating_point() else self.x.double()  # spins are integers
-            moments = (cast("Tensor", shift).to(x), *sums)
+            moments = (shift.to(x), sums[0], sums[1])
             mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
         bad = int((counts.n_nonfinite > 0).sum())
         if bad:
-            warnings.warn(chains_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)
+            warnings.warn(_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)
         n, kept = recorder.steps_done, recorder.n_kept
         covariance = None if recorder.covariance is None else recorder.covariance.covariance()
         return Chains(
@@ -261,7 +261,7 @@ class Run:
             var=var,
             kernel=self.kernel.finished(self.state),
             accept_rate=accepted / n if refuses else None,
-            accept_var=variance_of(accepted, squares, n) if refuses else None,
+            accept_var=_variance(accepted, squares, n) if refuses else None,
             n_nonfinite=counts.n_nonfinite,
             n_divergent=divergent,
             seed=plan.seed,
@@ -316,3 +316,18 @@ class Run:
             counter.copy_(tensors[f"before.{i}"])
         if self.recorder is not None:
             self.recorder.restore(part("recorder."), position - self.plan.silent)
+
+
+def _warning(n_bad: int, n_chains: int) -> str:
+    """Return what to say of chains that left the finite numbers."""
+    return (
+        f"{n_bad} of {n_chains} chains left the finite numbers; their steps were not taken and are "
+        "counted in n_nonfinite (a smaller step_size may help)"
+    )
+
+
+def _variance(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    """Return the variance of ``n`` terms from their sum and the sum of their squares."""
+    if n < 2:
+        return torch.full_like(total, torch.nan)
+    return ((squares - total.square() / n) / (n - 1)).clamp(min=0)

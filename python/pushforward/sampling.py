@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pushforward import _ops, random
+from pushforward import _ops
 from pushforward.chains import Chains
 from pushforward.graphs import graphed
 from pushforward.interrupts import Interrupt, deferred_interrupt
@@ -116,7 +116,7 @@ def sample(
         covariance=bool(covariance),
         first_step=_ops.count(first_step, "first_step"),
         chain_offset=_ops.count(chain_offset, "chain_offset"),
-        seed=resume.seed(seed) if seed is None else random.resolve_seed(seed),
+        seed=resume.seed(seed),
     )
     run = Run(law, moves, state, plan)
     bar = progress_bar(progress, total=plan.total)

@@ -286,7 +286,7 @@ def check_run(kind, target, dtype, **more):
 
     x, counts, moments, draws, value, velocity = expected = outputs()
     _ops.run_chunk(
-        kind, x, target, {**parameters, **({"velocity": velocity} if kind == "underdamped" else {})},
+        kind, x, target.native(x), {**parameters, **({"velocity": velocity} if kind == "underdamped" else {})},
         seed=SEED, first_step=first, n_steps=n_steps, chain_offset=7, counts=counts.tensors(),
         steps_done=1, thin=thin, draws=draws, log_density=value, moments=moments,
     )  # fmt: skip

@@ -10,9 +10,11 @@ Python float in a schema recompiles at every new value.
 from pushforward import _native
 from pushforward._ops.arguments import (
     DEVICES,
+    BatchMoments,
     Moments,
     check_device,
     check_tensor,
+    column,
     count,
     empty,
     is_plain,
@@ -36,6 +38,7 @@ cuda_architectures = _native.cuda_architectures
 __all__ = [
     "DEVICES",
     "MATH_FUNCTIONS",
+    "BatchMoments",
     "Counts",
     "Matrix",
     "Moments",
@@ -43,6 +46,7 @@ __all__ = [
     "accept_",
     "check_device",
     "check_tensor",
+    "column",
     "commit_",
     "count",
     "cpu_level",

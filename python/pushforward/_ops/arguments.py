@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -16,9 +16,24 @@ from torch.nn import Parameter
 
 from pushforward import _native
 
-Moments = tuple[Tensor | int, ...]
-"""``(shift, sum, sum_of_squares)``, or with ``sum_at_batch, batch_squares`` and the int ``batch``:
-the struct ``Moments`` of ``csrc/core/view.hpp``."""
+
+class BatchMoments(NamedTuple):
+    """The streaming sums of a run: the struct ``Moments`` of ``csrc/core/view.hpp``."""
+
+    shift: Tensor
+    sum: Tensor
+    sum_of_squares: Tensor
+    sum_at_batch: Tensor
+    batch_squares: Tensor
+    batch: int
+
+    def tensors(self) -> list[Tensor]:
+        """Return the five tensors."""
+        return [*self[:5]]
+
+
+Moments = tuple[Tensor, Tensor, Tensor] | BatchMoments
+"""``(shift, sum, sum_of_squares)``, or with what error bars need."""
 
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
@@ -168,6 +183,12 @@ def rows(x: Tensor) -> Tensor:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-def column(value: Tensor, x: Tensor) -> Tensor:
-    """Shape one value a chain so that it broadcasts over the rows of ``x``."""
-    return value.reshape(-1, *[1] * (x.ndim - 1)) if value.ndim == 1 else value
+@overload
+def column(value: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def column(value: Tensor | float, x: Tensor) -> Tensor | float: ...
+def column(value: Tensor | float, x: Tensor) -> Tensor | float:
+    """Shape one value a chain so that it broadcasts over the rows of ``x``; numbers stay."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.reshape(-1, *[1] * (x.ndim - 1))
+    return value

@@ -19,7 +19,7 @@ from pushforward._ops.arguments import (
     no_grad_in_place,
 )
 from pushforward._ops.evaluate import TARGET, must_be_native
-from pushforward._ops.run import run_chunk, run_native
+from pushforward._ops.run import run_chunk
 
 if TYPE_CHECKING:
     from pushforward.targets import NativeTarget
@@ -79,7 +79,7 @@ def langevin_run_(
         run_chunk(
             "langevin",
             x,
-            target,
+            target.native(x),
             {"step_size": step_size, "beta": beta},
             seed=seed,
             first_step=first_step,
@@ -131,7 +131,7 @@ def _langevin_run_cpu(
     chain_offset: int,
     n_nonfinite: Tensor,
 ) -> None:
-    run_native(
+    run_chunk(
         "langevin",
         x,
         _native.Target(kind, dim, n_components, parameters, *scalars),

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import Moments, changed, threads, zeros
-
-if TYPE_CHECKING:
-    from pushforward.targets import NativeTarget
 
 _KINDS = {name: number for number, name in enumerate(_native.run_kinds)}
 
@@ -51,7 +48,7 @@ class Counts:
 def run_chunk(
     kind: str,
     x: Tensor,
-    target: NativeTarget,
+    target: _native.Target,
     parameters: Mapping[str, Any],
     *,
     seed: int,
@@ -70,7 +67,7 @@ def run_chunk(
     Args:
         kind: one of ``langevin random_walk mala underdamped hmc nuts``.
         x: state ``(n_chains, *event)``, contiguous, changed in place.
-        target: a native target.
+        target: the kernels' handle of a native target, ``target.native(x)``.
         parameters: the kernel's, by the names of ``RunParams`` in ``csrc/ops/ops.hpp``.
         seed: ``0 <= seed < 2**63``.
         first_step: index of the first step.
@@ -84,46 +81,10 @@ def run_chunk(
         moments: streaming sums, added to.
 
     """
-    run_native(
-        kind,
-        x,
-        target.native(x),
-        parameters,
-        seed=seed,
-        first_step=first_step,
-        n_steps=n_steps,
-        chain_offset=chain_offset,
-        counts=counts,
-        steps_done=steps_done,
-        thin=thin,
-        draws=draws,
-        log_density=log_density,
-        moments=moments,
-    )
-
-
-def run_native(
-    kind: str,
-    x: Tensor,
-    handle: _native.Target,
-    parameters: Mapping[str, Any],
-    *,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    counts: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
-    steps_done: int = 0,
-    thin: int = 1,
-    draws: Tensor | None = None,
-    log_density: Tensor | None = None,
-    moments: Moments | None = None,
-) -> None:
-    """Do the same with the kernels' handle of a target."""
     _native.run(
         _KINDS[kind],
         x,
-        handle,
+        target,
         dict(parameters),
         seed,
         first_step,
@@ -210,8 +171,7 @@ def proposal_(
     step: int | Tensor,
     purpose: int,
     chain_offset: int = 0,
-    keep: float = 1.0,
 ) -> Tensor:
-    """Write ``keep x + scale xi`` into ``out``, with the normals of a step of ``purpose``."""
-    _native.diffuse(out, x, keep, scale, seed, purpose, step, chain_offset, threads())
+    """Write ``x + scale xi`` into ``out``, with the normals of a step of ``purpose``."""
+    _native.diffuse(out, x, 1.0, scale, seed, purpose, step, chain_offset, threads())
     return changed(out)

@@ -42,12 +42,47 @@ class State:
     seed: int
     chain_offset: int
     counts: _ops.Counts
-    moments: _ops.Moments | None = None
+    moments: _ops.BatchMoments | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; rows that raise are -infinity."""
         return evaluate(self.target, x, score=score, row_by_row=True)
+
+    def commit(self, proposed: Tensor) -> None:
+        """Take proposals where they are finite."""
+        _ops.commit_(self.x, proposed, self.counts.n_nonfinite, self._sums)
+
+    def accept(
+        self, step: int | Tensor, proposed: Tensor, log_density: Tensor, **more: Any
+    ) -> Tensor:
+        """Accept or refuse proposals; return the log-density before.
+
+        Args:
+            step: index of the step.
+            proposed: the proposals.
+            log_density: the target's there.
+            more: of :func:`pushforward._ops.accept_`: score, correction, step_size, beta.
+
+        """
+        at = self.memory["log_density"]
+        before = at.clone()
+        _ops.accept_(
+            self.x,
+            proposed.contiguous(),
+            at,
+            log_density.contiguous(),
+            counts=self.counts,
+            moments=self._sums,
+            **self.where(step),
+            **more,
+        )
+        return before
+
+    @property
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """What a step adds to; batches are closed by the recorder."""
+        return None if self.moments is None else self.moments[:3]
 
     def where(self, step: int | Tensor) -> dict[str, Any]:
         """Return the arguments that say which noise a step reads."""
@@ -55,7 +90,7 @@ class State:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors that a step changes."""
-        moments = [t for t in self.moments or () if isinstance(t, Tensor)]
+        moments = [] if self.moments is None else self.moments.tensors()
         return [self.x, *self.counts.tensors(), *moments, *self.memory.values()]
 
 
@@ -64,6 +99,9 @@ class Kernel(ABC):
 
     target_accept: ClassVar[float | None] = None
     """Mean acceptance probability that a warm-up aims at; None if there is nothing to adapt."""
+
+    tuned: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that a warm-up finds."""
 
     name: ClassVar[str]
     """Of the native run."""
@@ -84,12 +122,17 @@ class Kernel(ABC):
         """Fill the state's memory before the first step."""
 
     def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        return {}
+        """Return what a warm-up has found, as a checkpoint holds it: numbers are 0-d tensors."""
+        values = {name: getattr(self, name) for name in self.tuned}
+        return {
+            name: value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+            for name, value in values.items()
+            if isinstance(value, (Tensor, float, int))
+        }
 
-    def with_found(self, found: Mapping[str, Tensor]) -> Kernel:
+    def with_found(self, found: Mapping[str, Tensor]) -> Self:
         """Return the kernel with what a checkpoint held."""
-        return self._with(**found)
+        return self._with(**{k: float(v) if v.ndim == 0 else v for k, v in found.items()})
 
     @abstractmethod
     def step(self, state: State, step: int | Tensor) -> Tensor:
@@ -176,23 +219,6 @@ def mean_of(step_size: Tensor | float | None, otherwise: float) -> float:
     if step_size is None:
         return otherwise
     return float(torch.as_tensor(step_size).double().mean())
-
-
-def as_double(value: Tensor | float) -> Tensor:
-    """Return a parameter as a checkpoint holds it; numbers are 0-d."""
-    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-
-
-def as_given(found: Mapping[str, Tensor]) -> dict[str, Tensor | float]:
-    """Return parameters from a checkpoint; 0-d ones are numbers."""
-    return {name: float(v) if v.ndim == 0 else v for name, v in found.items()}
-
-
-def column(value: Tensor | float, x: Tensor) -> Tensor | float:
-    """Shape one value a chain so that it broadcasts over the rows of ``x``."""
-    if isinstance(value, Tensor) and value.ndim == 1:
-        return value.reshape(-1, *[1] * (x.ndim - 1))
-    return value
 
 
 def normals(state: State, step: int | Tensor, purpose: int) -> Tensor:

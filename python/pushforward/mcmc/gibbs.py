@@ -88,8 +88,7 @@ class Gibbs(Kernel):
         for i in range(dim):
             law = state.target.conditional(i, proposed)  # type: ignore[attr-defined]
             rows[:, i] = _draw(law, u[:, i], random.fold_in(state.seed, step * dim + i))
-        moments = state.moments
-        _ops.commit_(state.x, proposed, state.counts.n_nonfinite, moments and moments[:3])
+        state.commit(proposed)
         return before
 
     def log_density(self, state: State) -> Tensor:

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from typing_extensions import Self
 
 from pushforward import _ops, random
+from pushforward._ops import column
 from pushforward.mcmc.base import (
     Metropolised,
     State,
-    as_double,
-    as_given,
     check_positive,
     chosen_step,
-    column,
     held,
     mean_of,
     normals,
@@ -26,6 +24,7 @@ from pushforward.mcmc.base import (
     uniforms,
 )
 from pushforward.mcmc.metric import Metric
+from pushforward.targets.base import number
 
 MetricChoice = Tensor | Literal["auto", "unit", "diagonal", "dense"]
 DIVERGENCE = 1000.0
@@ -61,6 +60,7 @@ class Hamiltonian(Metropolised):
     step_size: Tensor | float | None
     metric: MetricChoice
     target_accept: ClassVar[float] = 0.8
+    tuned: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     _metric: Metric
 
     def _check(self) -> None:
@@ -75,14 +75,10 @@ class Hamiltonian(Metropolised):
         step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
         return self._with(step_size=step_size, _metric=self._metric.fitting(x))
 
-    def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        found = {"step_size": as_double(chosen_step(self.step_size, self))}
-        return found | ({"metric": self.metric} if isinstance(self.metric, Tensor) else {})
-
     def with_found(self, found: Mapping[str, Tensor]) -> Self:
         """Return the kernel with what a checkpoint held."""
-        return replace(self, **as_given(found))  # type: ignore[type-var]
+        other = super().with_found(found)
+        return other._with(_metric=metric_of(other.metric))
 
     @property
     def metric_choice(self) -> str:
@@ -148,12 +144,10 @@ class HMC(Hamiltonian):
     def __post_init__(self) -> None:
         self._check()
         object.__setattr__(self, "n_leapfrog", _ops.count(self.n_leapfrog, "n_leapfrog", 1))
-        jitter = self.jitter
-        if isinstance(jitter, (bool, str)) or not hasattr(jitter, "__float__"):
-            raise TypeError(f"jitter: expected a number, got {type(jitter).__name__}")
-        if not 0 <= float(jitter) < 1:
+        jitter = number(self.jitter, "jitter")
+        if not 0 <= jitter < 1:
             raise ValueError(f"jitter: expected 0 <= jitter < 1, got {jitter}")
-        object.__setattr__(self, "jitter", float(jitter))
+        object.__setattr__(self, "jitter", jitter)
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
@@ -174,7 +168,7 @@ class HMC(Hamiltonian):
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
         metric = self._metric
-        before, score = state.memory["log_density"].clone(), state.memory["score"]
+        before, score = state.memory["log_density"], state.memory["score"]
         h = column(self._step_of(state, step), state.x)
         momentum = normals(state, step, random.PURPOSES["momentum"])
         kinetic = half_square(momentum)
@@ -188,20 +182,14 @@ class HMC(Hamiltonian):
         change = kinetic - half_square(momentum)
         growth = value - before + change
         state.counts.n_divergent.add_((~(growth >= -DIVERGENCE)).long())
-        moments = state.moments
-        _ops.accept_(
-            state.x,
-            y.contiguous(),
-            state.memory["log_density"],
-            value.contiguous(),
+        return state.accept(
+            step,
+            y,
+            value,
             score=score,
             proposed_score=next_score.contiguous(),
             correction=change,
-            counts=state.counts,
-            moments=moments and moments[:3],
-            **state.where(step),
         )
-        return before
 
     @property
     def is_plain(self) -> bool:

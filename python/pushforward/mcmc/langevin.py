@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, random
+from pushforward._ops import column
 from pushforward.mcmc.base import (
     Kernel,
     State,
     check_positive,
-    column,
     held,
     normals,
     per_chain,
@@ -28,10 +28,6 @@ class _Unadjusted(Kernel):
     def log_density(self, state: State) -> Tensor:
         """Return the log-density at the state."""
         return state.evaluate(state.x)[0]
-
-    def _commit(self, state: State, proposed: Tensor) -> None:
-        moments = state.moments
-        _ops.commit_(state.x, proposed, state.counts.n_nonfinite, moments and moments[:3])
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +79,7 @@ class Langevin(_Unadjusted):
         proposed = _ops.langevin(
             state.x, score, step_size=self.step_size, beta=self.beta, **state.where(step)
         )
-        self._commit(state, proposed)
+        state.commit(proposed)
         return value
 
 
@@ -159,7 +155,7 @@ class AnnealedLangevin(_Unadjusted):
         proposed = _ops.langevin(
             state.x, score, step_size=self.step_size, beta=beta, **state.where(step)
         )
-        self._commit(state, proposed)
+        state.commit(proposed)
         return value
 
 
@@ -266,11 +262,10 @@ class UnderdampedLangevin(_Unadjusted):
         proposed = halfway + 0.5 * h * v
         v = v + 0.5 * h * state.evaluate(proposed)[1]
         # a step is taken whole or not at all
-        finite = _ops.rows(proposed.isfinite() & v.isfinite()).all(1)
-        finite = finite.reshape(-1, *[1] * (x.ndim - 1))
+        finite = column(_ops.rows(proposed.isfinite() & v.isfinite()).all(1), x)
         proposed = torch.where(finite, proposed, torch.nan)
         velocity.copy_(torch.where(finite, v, velocity))
-        self._commit(state, proposed)
+        state.commit(proposed)
         return value
 
     def finished(self, state: State) -> UnderdampedLangevin:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,8 +13,6 @@ from pushforward import _ops, random
 from pushforward.mcmc.base import (
     Metropolised,
     State,
-    as_double,
-    as_given,
     check_positive,
     chosen_step,
     held,
@@ -63,6 +60,7 @@ class RandomWalk(Metropolised):
     uses_score: ClassVar[bool] = False
     target_accept: ClassVar[float] = 0.234
     metric_choice: ClassVar[str] = "auto"
+    tuned: ClassVar[tuple[str, ...]] = ("scale",)
     _shape: Tensor | None = field(default=None, init=False, repr=False)  # a factor, from a warm-up
 
     def __post_init__(self) -> None:
@@ -115,15 +113,8 @@ class RandomWalk(Metropolised):
         else:
             xi = normals(state, step, random.PURPOSES["proposal"])
             proposed = state.x + metric.push(xi)
-        return take(state, step, proposed, None, self.beta)
-
-    def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        return {"scale": as_double(chosen_step(self.scale, self))}
-
-    def with_found(self, found: Mapping[str, Tensor]) -> RandomWalk:
-        """Return the kernel with what a checkpoint held."""
-        return self._with(**as_given(found))
+        value, _ = state.evaluate(proposed, score=False)
+        return state.accept(step, proposed, value, beta=self.beta)
 
     def with_step(self, step_size: float) -> RandomWalk:
         """Return the kernel with a scale, in units of the metric."""
@@ -136,31 +127,6 @@ class RandomWalk(Metropolised):
     def first_guess(self, dim: int) -> float:
         """Return the scale that a warm-up begins with, in units of the metric."""
         return self.scale if isinstance(self.scale, (int, float)) else 2.38 / dim**0.5
-
-
-def take(
-    state: State,
-    step: int | Tensor,
-    proposed: Tensor,
-    correction: Tensor | None,
-    beta: Tensor | float,
-) -> Tensor:
-    """Evaluate proposals, accept or refuse them; return the log-density before."""
-    before = state.memory["log_density"].clone()
-    value, _ = state.evaluate(proposed, score=False)
-    moments = state.moments
-    _ops.accept_(
-        state.x,
-        proposed.contiguous(),
-        state.memory["log_density"],
-        value.contiguous(),
-        correction=correction,
-        beta=beta,
-        counts=state.counts,
-        moments=moments and moments[:3],
-        **state.where(step),
-    )
-    return before
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,7 +186,8 @@ class MetropolisHastings(Metropolised):
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
         proposed, correction = self.proposal.propose(state, step)
-        return take(state, step, proposed, correction, self.beta)
+        value, _ = state.evaluate(proposed, score=False)
+        return state.accept(step, proposed, value, correction=correction, beta=self.beta)
 
 
 class Independence(MetropolisHastings):
@@ -288,6 +255,7 @@ class MALA(Metropolised):
     name: ClassVar[str] = "mala"
     target_accept: ClassVar[float] = 0.574
     metric_choice: ClassVar[str] = "unit"
+    tuned: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
         if self.step_size is not None:
@@ -308,34 +276,20 @@ class MALA(Metropolised):
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
         step_size = chosen_step(self.step_size, self)
-        before, score = state.memory["log_density"].clone(), state.memory["score"]
+        score = state.memory["score"]
         proposed = _ops.langevin(
             state.x, score, step_size=step_size, beta=self.beta, **state.where(step)
         )
         value, next_score = state.evaluate(proposed)
-        moments = state.moments
-        _ops.accept_(
-            state.x,
+        return state.accept(
+            step,
             proposed,
-            state.memory["log_density"],
-            value.contiguous(),
+            value,
             score=score,
             proposed_score=next_score.contiguous(),
             step_size=step_size,
             beta=self.beta,
-            counts=state.counts,
-            moments=moments and moments[:3],
-            **state.where(step),
         )
-        return before
-
-    def found(self) -> dict[str, Tensor]:
-        """Return what a warm-up has found, as a checkpoint holds it."""
-        return {"step_size": as_double(chosen_step(self.step_size, self))}
-
-    def with_found(self, found: Mapping[str, Tensor]) -> MALA:
-        """Return the kernel with what a checkpoint held."""
-        return self._with(**as_given(found))
 
     def with_step(self, step_size: float) -> MALA:
         """Return the kernel with a step size."""

@@ -86,13 +86,12 @@ class NUTS(Hamiltonian):
         before, score = state.memory["log_density"].clone(), state.memory["score"]
         trees = Trees(state, self._metric, chosen_step(self.step_size, self), step, self.max_depth)
         trees.grow()
-        counts, moments = state.counts, state.moments
+        counts = state.counts
         accepted = trees.accepted.double() / trees.n_leaves
         counts.accepted.add_(accepted)
         counts.accepted_squares.add_(accepted.square())
         counts.n_divergent.add_(trees.diverged)
-        proposed = trees.x.reshape(state.x.shape)
-        _ops.commit_(state.x, proposed, counts.n_nonfinite, moments and moments[:3])
+        state.commit(trees.x.reshape(state.x.shape))
         state.memory["log_density"].copy_(trees.log_density)
         score.copy_(trees.score.reshape(score.shape))
         return before

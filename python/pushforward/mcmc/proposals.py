@@ -13,6 +13,7 @@ from torch import Tensor
 from pushforward import _ops, random
 from pushforward.mcmc.base import State, check_positive, held, normals
 from pushforward.targets import NativeTarget
+from pushforward.targets.base import number
 
 _LOG_NORMAL, _AUTOREGRESSIVE = 1, 2  # ProposalKind in csrc/ops/ops.hpp
 
@@ -94,12 +95,9 @@ class Autoregressive:
 
     def __post_init__(self) -> None:
         check_positive(self.scale, "scale")
-        if isinstance(self.persistence, bool) or not hasattr(self.persistence, "__float__"):
-            raise TypeError(
-                f"persistence: expected a number, got {type(self.persistence).__name__}"
-            )
-        if not -1 < float(self.persistence) < 1:
-            raise ValueError(f"persistence: expected -1 < persistence < 1, got {self.persistence}")
+        persistence = number(self.persistence, "persistence")
+        if not -1 < persistence < 1:
+            raise ValueError(f"persistence: expected -1 < persistence < 1, got {persistence}")
         center = torch.as_tensor(self.center, dtype=torch.float64)
         if center.ndim > 1 or not bool(center.isfinite().all()):
             raise ValueError("center: expected a finite number or tensor of shape (dim,)")
