@@ -197,6 +197,20 @@ def test_warm_up_reaches_the_target_acceptance(kernel, accept, kind):
     assert abs(again.accept_rate.mean() - accept) < 0.06
 
 
+@pytest.mark.parametrize("kernel", [pf.RandomWalk, pf.MALA, pf.HMC, pf.NUTS])
+def test_the_target_acceptance_may_be_chosen(kernel):
+    law = pf.targets.Gaussian(torch.zeros(10), scale=torch.ones(10))
+    x = law.sample(100, seed=0)
+    chains = pf.sample(law, kernel(target_accept=0.7), x, warmup=300, n_steps=100, seed=1)
+    assert abs(chains.accept_rate.mean() - 0.7) < 0.07
+    assert chains.kernel.target_accept == 0.7
+    for wrong in (0.0, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="target_accept"):
+            kernel(target_accept=wrong)
+    with pytest.raises(TypeError, match="target_accept"):
+        kernel(target_accept="high")
+
+
 @pytest.mark.parametrize("metric", ["dense", "diagonal"])
 def test_warm_up_finds_the_metric(metric):
     scale = torch.logspace(-2, 2, 8)

@@ -368,6 +368,23 @@ def test_eight_schools():
     assert (spread / law.reference_sd).max() < 1 / math.sqrt(0.1 * 60 * 128)
 
 
+def test_trajectories_are_short_until_there_is_a_metric():
+    calls = []
+
+    def law(x):
+        calls.append(len(x))
+        return -0.5 * (x.square() * torch.tensor([1.0, 1e8])).sum(1)
+
+    def leapfrogs(warmup, **more):
+        calls.clear()
+        pf.sample(law, pf.NUTS(**more), torch.ones(4, 2), warmup=warmup, n_steps=0, seed=1)
+        return len(calls)
+
+    assert leapfrogs(75) < 75 * 2**8 + 75  # of at most 2**10
+    assert leapfrogs(75, max_depth=3) < 75 * 2**3 + 75
+    assert pf.sample(law, pf.NUTS(), torch.ones(4, 2), warmup=75, n_steps=0).kernel.max_depth == 10
+
+
 def test_resumes_from_a_checkpoint(tmp_path):
     law, start = Quartic(), pf.random.normal(20, 3, seed=1)
     arguments = {"warmup": 30, "n_steps": 10, "seed": 3}

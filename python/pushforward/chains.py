@@ -51,6 +51,10 @@ class Chains:
             kept, or None.
         covariance: streaming covariance over all steps and chains, float64 ``(dim, dim)``, where
             ``sample(..., covariance=True)`` asked for it; see :attr:`cov`.
+        sketch: the quantiles of draws that were not kept in memory, where
+            ``sample(..., quantiles=True)`` asked for them; see :meth:`quantile`.
+        energy: mean of ``-log pi`` over all kept draws, those on disk only with
+            ``quantiles=True``, or over all sketched ones; None where there are neither.
 
     """
 
@@ -72,6 +76,8 @@ class Chains:
     path: Path | None = None
     tallies: diagnostics.Tallies | None = field(default=None, repr=False)
     covariance: Tensor | None = field(default=None, repr=False)
+    sketch: diagnostics.QuantileSketch | None = field(default=None, repr=False)
+    energy: float | None = None
 
     def __repr__(self) -> str:
         kept = 0 if self.draws is None else len(self.draws)
@@ -93,6 +99,40 @@ class Chains:
         rows = self.draws.flatten(2).flatten(0, 1).double()
         away = rows - rows.mean(0)
         return away.mT @ away / max(len(rows) - 1, 1)
+
+    def quantile(self, q: Tensor | float) -> Tensor:
+        """Return quantiles of each coordinate over all chains and draws.
+
+        Exact where draws were kept in memory, from :attr:`sketch` otherwise.
+
+        Args:
+            q: probabilities, a number or a tensor of any shape.
+
+        Returns:
+            float64, ``(*q.shape, *event)``.
+
+        Raises:
+            ValueError: a probability is not between 0 and 1, or there is neither a draw nor a
+                sketch.
+
+        Example:
+            >>> import pushforward as pf, torch
+            >>> law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+            >>> start = law.sample(1000, seed=0)
+            >>> chains = pf.sample(law, pf.MALA(0.8), start, n_steps=100, thin=5, store="stats",
+            ...                    quantiles=True, seed=1)
+            >>> bool((chains.quantile(0.975) - 1.96).abs().max() < 0.05)
+            True
+
+        """
+        if self.draws is not None and self.draws.numel() > 0:
+            return diagnostics.quantile(self.draws, q)
+        if self.sketch is None:
+            raise ValueError(
+                "quantile: expected kept draws or a run with quantiles=True, got neither"
+            )
+        rows = self.sketch.quantile(q)
+        return rows.reshape(*rows.shape[:-1], *self.x.shape[1:])
 
     @cached_property
     def rhat(self) -> Tensor | None:

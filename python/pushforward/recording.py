@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
-from pushforward.mcmc.adaptation import Covariance
+from pushforward.mcmc.adaptation import Covariance, pooled_sum
 from pushforward.storage import DrawStore
 
 __all__ = ["Recorder", "Store"]
@@ -30,6 +30,7 @@ class Recorder:
         thin: a draw is kept after steps ``thin, 2 thin, ...``.
         store: where draws go.
         covariance: whether the covariance is added up over all steps.
+        quantiles: whether draws that are not kept in memory are sketched, with their energy.
         chain_offset: global index of the first chain.
         attributes: what a store on disk says of the run.
 
@@ -43,6 +44,7 @@ class Recorder:
         store: Store,
         *,
         covariance: bool,
+        quantiles: bool,
         chain_offset: int,
         attributes: dict[str, Any] | None = None,
         resumed: bool = False,
@@ -55,6 +57,8 @@ class Recorder:
         self.moments: _ops.BatchMoments | None = None
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self.covariance: Covariance | None = None
+        self.sketch: diagnostics.QuantileSketch | None = None
+        self.energy = torch.zeros(2, dtype=torch.float64, device=x.device)  # its sum; draws in it
         self._owed: Tensor | None = None  # the last draw, whose log-density is not yet known
         kept = n_steps // thin
         if store == "draws":
@@ -73,8 +77,10 @@ class Recorder:
             self.moments = _ops.BatchMoments(
                 x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch
             )
+        dim = math.prod(x.shape[1:])
+        if quantiles and self.draws is None:
+            self.sketch = diagnostics.QuantileSketch(dim, x.device)
         if covariance:
-            dim = math.prod(x.shape[1:])
             self.covariance = Covariance(dim, dense=True, device=x.device)
 
     # ---- steps of a native run -------------------------------------------------------------------
@@ -83,7 +89,7 @@ class Recorder:
         """Return how many steps may come at once: up to the half, and what the buffers hold."""
         half = self.n_steps // 2
         room = half - self.steps_done if self.steps_done < half else self.n_steps - self.steps_done
-        if self.covariance is not None or self.disk is not None:
+        if any(wanting is not None for wanting in (self.covariance, self.disk, self.sketch)):
             room = min(room, max(1, _BUFFER // max(1, self._x.numel())))
         return room
 
@@ -97,7 +103,7 @@ class Recorder:
         elif self.draws is not None and self.log_density is not None:
             kept = slice(done // thin, (done + n) // thin)
             draws, log_density = self.draws[kept], self.log_density[kept]
-        elif self.disk is not None:
+        elif self.disk is not None or self.sketch is not None:
             shape = ((done + n) // thin - done // thin, *self._x.shape)
             draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
         return {
@@ -120,6 +126,8 @@ class Recorder:
                 at = self.steps_done // self.thin
                 self.draws[at : at + len(draws)] = draws
                 self.log_density[at : at + len(draws)] = log_density
+        if self.sketch is not None:
+            self._look(self.sketch, draws, log_density)
         if self.disk is not None:
             self.disk.append(draws, log_density)
         self.steps_done += n
@@ -133,9 +141,17 @@ class Recorder:
             return
         if self.log_density is not None:
             self._owed.copy_(value)
+        if self.sketch is not None:
+            self._look(self.sketch, self._owed[None], value[None])
         if self.disk is not None:
             self.disk.append(self._owed[None], value[None])
         self._owed = None
+
+    def _look(self, sketch: diagnostics.QuantileSketch, draws: Tensor, values: Tensor) -> None:
+        sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
+        for value in values:
+            self.energy[0] -= pooled_sum(value, self._offset)
+            self.energy[1] += len(value)
 
     @property
     def is_owed(self) -> bool:
@@ -154,7 +170,7 @@ class Recorder:
             if self.draws is not None and self.log_density is not None:
                 self.draws[at] = x
                 self._owed = self.log_density[at]
-            elif self.disk is not None:
+            elif self.disk is not None or self.sketch is not None:
                 self._owed = x.clone()
         self._at_half(n_nonfinite)
 
@@ -162,7 +178,7 @@ class Recorder:
 
     def unseen(self) -> int:
         """Return how many steps may pass before a state must be seen."""
-        keeps = self.draws is not None or self.disk is not None
+        keeps = any(kept is not None for kept in (self.draws, self.disk, self.sketch))
         if self.moments is not None or self.covariance is not None:
             return 1
         return self.thin - self.steps_done % self.thin if keeps else 1 << 62
@@ -244,6 +260,9 @@ class Recorder:
             held[f"half.{i}"] = part
         if self.covariance is not None:
             held |= {f"covariance.{k}": v for k, v in self.covariance.tensors().items()}
+        if self.sketch is not None:
+            held |= {f"sketch.{k}": v for k, v in self.sketch.tensors().items()}
+            held["energy"] = self.energy
         return held
 
     def restore(self, tensors: dict[str, Tensor], steps_done: int) -> None:
@@ -266,6 +285,10 @@ class Recorder:
             self.covariance.restore(
                 {k: tensors[f"covariance.{k}"] for k in names}, steps_done * len(self._x)
             )
+        if self.sketch is not None:
+            parts = ("first", "counts", "edges", "done")
+            self.sketch.restore({k: tensors[f"sketch.{k}"] for k in parts})
+            self.energy.copy_(tensors["energy"])
         if self.disk is not None:
             self.disk.truncate(self.n_kept)
 

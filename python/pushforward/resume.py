@@ -72,6 +72,7 @@ class Resume:
             "thin": plan.thin,
             "store": str(plan.store),
             "covariance": plan.covariance,
+            "quantiles": plan.quantiles,
             "first_step": plan.first_step,
             "chain_offset": plan.chain_offset,
         }

@@ -36,6 +36,7 @@ class Plan:
     thin: int
     store: Store
     covariance: bool
+    quantiles: bool
     first_step: int
     chain_offset: int
     seed: int
@@ -206,6 +207,7 @@ class Run:
             plan.thin,
             plan.store,
             covariance=plan.covariance,
+            quantiles=plan.quantiles,
             chain_offset=plan.chain_offset,
             attributes=attributes,
             resumed=resumed,
@@ -272,6 +274,8 @@ class Run:
             path=plan.store if isinstance(plan.store, Path) else None,
             tallies=recorder.tallies(left_out, self._before[0]),
             covariance=covariance,
+            sketch=recorder.sketch,
+            energy=_energy(recorder),
         )
 
     # ---- a checkpoint ----------------------------------------------------------------------------
@@ -316,6 +320,15 @@ class Run:
             counter.copy_(tensors[f"before.{i}"])
         if self.recorder is not None:
             self.recorder.restore(part("recorder."), position - self.plan.silent)
+
+
+def _energy(recorder: Recorder) -> float | None:
+    """Return the mean of ``-log_density`` over the draws kept or sketched, if there are any."""
+    if recorder.log_density is not None:
+        values = recorder.log_density[: recorder.n_kept].double()
+        return None if values.numel() == 0 else -float(values.mean())
+    total, n = recorder.energy.tolist()
+    return None if n == 0 else total / n
 
 
 def _warning(n_bad: int, n_chains: int) -> str:

@@ -37,6 +37,7 @@ def sample(
     thin: int = 1,
     store: Store = "draws",
     covariance: bool = False,
+    quantiles: bool = False,
     checkpoint: str | Path | None = None,
     every: int | None = None,
     first_step: int = 0,
@@ -66,6 +67,9 @@ def sample(
         store: ``"draws"`` keeps draws and statistics, ``"stats"`` statistics, ``"last"`` neither;
             a ``pathlib.Path`` streams draws to a Zarr store made there and keeps statistics.
         covariance: add up the covariance of all coordinates over all steps, see ``chains.cov``.
+        quantiles: where draws are not kept in memory, sketch them and add up their energy, see
+            ``chains.quantile`` and ``chains.energy``. Every ``thin`` steps that costs a few steps'
+            time.
         checkpoint: a file that the run is saved to and, where it exists, resumed from: the same
             call goes on, bit for bit, and returns the result if the run had ended.
         every: steps between two checkpoints; by default there is one at the end.
@@ -114,6 +118,7 @@ def sample(
         thin=_ops.count(thin, "thin", 1),
         store=_store(store),
         covariance=bool(covariance),
+        quantiles=bool(quantiles),
         first_step=_ops.count(first_step, "first_step"),
         chain_offset=_ops.count(chain_offset, "chain_offset"),
         seed=resume.seed(seed),

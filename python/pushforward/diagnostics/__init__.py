@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality of chains: how far they are from having converged, and what their averages are worth.
 
-From kept draws: :func:`rhat`, :func:`ess`, :func:`mcse`, and :func:`summary` of all of them. From
-sums that a run adds up without keeping draws: :class:`Tallies` and the ``streaming`` functions.
+From kept draws: :func:`rhat`, :func:`ess`, :func:`mcse`, :func:`quantile`, and :func:`summary` of
+all of them. From sums that a run adds up without keeping draws: :class:`Tallies` and the
+``streaming`` functions; from draws that pass by: :class:`QuantileSketch`.
 For any correlated series: :func:`autocorrelation`, :func:`integrated_autocorrelation_time`,
 :func:`blocking`, :func:`block_means` and :func:`jackknife`. Everything is computed in float64.
 """
@@ -15,6 +16,7 @@ from pushforward.diagnostics.series import (
     integrated_autocorrelation_time,
     jackknife,
 )
+from pushforward.diagnostics.sketch import QuantileSketch, quantile
 from pushforward.diagnostics.streaming import (
     Tallies,
     streaming_ess,
@@ -25,6 +27,7 @@ from pushforward.diagnostics.streaming import (
 from pushforward.diagnostics.table import Summary, summary
 
 __all__ = [
+    "QuantileSketch",
     "Summary",
     "Tallies",
     "autocorrelation",
@@ -34,6 +37,7 @@ __all__ = [
     "integrated_autocorrelation_time",
     "jackknife",
     "mcse",
+    "quantile",
     "rhat",
     "streaming_ess",
     "streaming_mcse",

@@ -31,6 +31,10 @@ class Tunable(Protocol):
     metric_choice: str
     """``"dense"``, ``"diagonal"``, ``"auto"`` or ``"unit"``: what a warm-up finds."""
 
+    def at_first(self) -> Tunable:
+        """Return the kernel to use before there is a metric."""
+        ...
+
     def first_guess(self, dim: int) -> float:
         """Return the step size to begin with, in units of the metric."""
         ...
@@ -181,6 +185,7 @@ class WarmUp:
         self._first, self._ends = windows(n_steps)
         if choice == "unit":
             self._ends = []
+        self._early = self._ends[0] if self._ends else self._first
         self._states = self._new_states()
         self._covariance: Tensor | None = None
         if n_steps < _SHORT:
@@ -196,7 +201,8 @@ class WarmUp:
     @property
     def kernel(self) -> Tunable:
         """The kernel for the next step."""
-        return self._kernel.with_step(self._search.step_size)
+        kernel = self._kernel.at_first() if self._n < self._early else self._kernel
+        return kernel.with_step(self._search.step_size)
 
     @property
     def result(self) -> Tunable:

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from pushforward import _ops
 from pushforward.targets import NativeTarget, Target
+from pushforward.targets.base import number
 from pushforward.targets.torch_targets import evaluate
 
 Native = tuple[str, dict[str, Any]]
@@ -97,7 +98,7 @@ class State:
 class Kernel(ABC):
     """A Markov kernel: a frozen description. The run's changing parts are in a :class:`State`."""
 
-    target_accept: ClassVar[float | None] = None
+    target_accept: float | None = None
     """Mean acceptance probability that a warm-up aims at; None if there is nothing to adapt."""
 
     tuned: ClassVar[tuple[str, ...]] = ()
@@ -120,6 +121,10 @@ class Kernel(ABC):
 
     def begin(self, state: State) -> None:  # noqa: B027  # most kernels remember nothing
         """Fill the state's memory before the first step."""
+
+    def at_first(self) -> Self:
+        """Return the kernel to use before a warm-up knows anything of the target."""
+        return self
 
     def found(self) -> dict[str, Tensor]:
         """Return what a warm-up has found, as a checkpoint holds it: numbers are 0-d tensors."""
@@ -185,6 +190,14 @@ def check_positive(value: Any, name: str) -> None:
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
     elif not (math.isfinite(float(value)) and float(value) > 0):
         raise ValueError(f"{name}: expected a positive finite number, got {float(value)}")
+
+
+def check_share(value: Any, name: str) -> float:
+    """Return a number as a float; raise unless it lies between 0 and 1."""
+    share = number(value, name)
+    if not 0 < share < 1:
+        raise ValueError(f"{name}: expected a number between 0 and 1, got {share}")
+    return share
 
 
 def per_chain(value: Tensor | float, x: Tensor, name: str) -> Tensor | float:

@@ -16,6 +16,7 @@ from pushforward.mcmc.base import (
     Metropolised,
     State,
     check_positive,
+    check_share,
     chosen_step,
     held,
     mean_of,
@@ -59,7 +60,7 @@ class Hamiltonian(Metropolised):
 
     step_size: Tensor | float | None
     metric: MetricChoice
-    target_accept: ClassVar[float] = 0.8
+    target_accept: float
     tuned: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     _metric: Metric
 
@@ -69,6 +70,8 @@ class Hamiltonian(Metropolised):
         object.__setattr__(self, "step_size", held(self.step_size))
         object.__setattr__(self, "metric", check_metric(self.metric))
         object.__setattr__(self, "_metric", metric_of(self.metric))
+        accept = check_share(self.target_accept, "target_accept")
+        object.__setattr__(self, "target_accept", accept)
 
     def prepare(self, x: Tensor) -> Self:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""
@@ -116,6 +119,8 @@ class HMC(Hamiltonian):
         jitter: each step's step size is uniform within this share of ``step_size``, at least 0 and
             below 1. Without it a trajectory may return to where it began, step after step, above
             all in the coordinates of a good metric, where all periods are one.
+        target_accept: mean acceptance probability that a warm-up aims at. Nearer to 1, steps are
+            smaller, which a law with narrow corners needs.
 
     Raises:
         TypeError: a parameter has the wrong type.
@@ -138,6 +143,7 @@ class HMC(Hamiltonian):
     n_leapfrog: int = 10
     metric: MetricChoice = "auto"
     jitter: float = 0.2
+    target_accept: float = 0.8
     name: ClassVar[str] = "hmc"
     _metric: Metric = field(init=False, repr=False)
 

@@ -14,6 +14,7 @@ from pushforward.mcmc.base import (
     Metropolised,
     State,
     check_positive,
+    check_share,
     chosen_step,
     held,
     mean_of,
@@ -36,6 +37,7 @@ class RandomWalk(Metropolised):
             coordinate; or ``(dim, dim)``, a factor ``L`` of the proposal's covariance ``L L'``.
             May be left out where a warm-up finds it.
         beta: inverse temperature, a number or one value a chain.
+        target_accept: mean acceptance probability that a warm-up aims at.
 
     Raises:
         TypeError: a parameter has the wrong type.
@@ -56,9 +58,9 @@ class RandomWalk(Metropolised):
 
     scale: Tensor | float | None = None
     beta: Tensor | float = 1.0
+    target_accept: float = 0.234
     name: ClassVar[str] = "random_walk"
     uses_score: ClassVar[bool] = False
-    target_accept: ClassVar[float] = 0.234
     metric_choice: ClassVar[str] = "auto"
     tuned: ClassVar[tuple[str, ...]] = ("scale",)
     _shape: Tensor | None = field(default=None, init=False, repr=False)  # a factor, from a warm-up
@@ -66,6 +68,8 @@ class RandomWalk(Metropolised):
     def __post_init__(self) -> None:
         check_positive(self.beta, "beta")
         object.__setattr__(self, "beta", held(self.beta))
+        accept = check_share(self.target_accept, "target_accept")
+        object.__setattr__(self, "target_accept", accept)
         if isinstance(self.scale, Tensor):
             if self.scale.ndim > 2 or not self.scale.is_floating_point():
                 raise ValueError(
@@ -232,6 +236,7 @@ class MALA(Metropolised):
         step_size: ``h > 0``, a number or one value a chain; may be left out where a warm-up finds
             it.
         beta: inverse temperature, likewise; the law left invariant is ``pi**beta``.
+        target_accept: mean acceptance probability that a warm-up aims at.
 
     Raises:
         TypeError: a parameter is neither a number nor a tensor.
@@ -252,8 +257,8 @@ class MALA(Metropolised):
 
     step_size: Tensor | float | None = None
     beta: Tensor | float = 1.0
+    target_accept: float = 0.574
     name: ClassVar[str] = "mala"
-    target_accept: ClassVar[float] = 0.574
     metric_choice: ClassVar[str] = "unit"
     tuned: ClassVar[tuple[str, ...]] = ("step_size",)
 
@@ -263,6 +268,8 @@ class MALA(Metropolised):
         check_positive(self.beta, "beta")
         for name in ("step_size", "beta"):
             object.__setattr__(self, name, held(getattr(self, name)))
+        accept = check_share(self.target_accept, "target_accept")
+        object.__setattr__(self, "target_accept", accept)
 
     def prepare(self, x: Tensor) -> MALA:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""

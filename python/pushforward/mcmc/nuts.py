@@ -15,6 +15,8 @@ from pushforward.mcmc.metric import Metric
 from pushforward.mcmc.trees import Trees
 
 DEEPEST = 20
+EARLY_DEEPEST = 8
+"""Doublings at most until a warm-up has its first metric."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,7 @@ class NUTS(Hamiltonian):
             warm-up finds it.
         max_depth: doublings at most, 1 to 20: a trajectory has ``2**max_depth`` points at most.
         metric: as in :class:`HMC`.
+        target_accept: as in :class:`HMC`.
 
     Raises:
         TypeError: a parameter has the wrong type.
@@ -61,6 +64,7 @@ class NUTS(Hamiltonian):
     step_size: Tensor | float | None = None
     max_depth: int = 10
     metric: MetricChoice = "auto"
+    target_accept: float = 0.8
     name: ClassVar[str] = "nuts"
     _metric: Metric = field(init=False, repr=False)
 
@@ -70,6 +74,10 @@ class NUTS(Hamiltonian):
         if depth > DEEPEST:
             raise ValueError(f"max_depth: expected at most {DEEPEST}, got {depth}")
         object.__setattr__(self, "max_depth", depth)
+
+    def at_first(self) -> NUTS:
+        """Return the kernel with short trajectories: with the wrong metric long ones are dear."""
+        return self._with(max_depth=min(self.max_depth, EARLY_DEEPEST))
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
