@@ -124,6 +124,59 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, killed, strict=True))
 
 
+def test_a_store_goes_on_wherever_its_run_was_killed(tmp_path):
+    # Above all before its first checkpoint, and between the store's making and the next one.
+    pytest.importorskip("zarr")
+    script = textwrap.dedent(
+        """
+        import os, pathlib, signal, sys, torch, pushforward as pf
+        from pushforward.storage import DrawStore
+        folder, calls = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+        seen = []
+
+        class Law:
+            def log_density(self, x):
+                seen.append(1)
+                if len(seen) == calls:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return -0.5 * x.square().sum(1)
+
+            def __getstate__(self):
+                return {}
+
+        torch.set_num_threads(1)
+        pf.sample(
+            Law(), pf.Langevin(0.2), torch.ones(5, 2), burn_in=5, n_steps=20, seed=3, every=7,
+            store=folder / "draws.zarr", checkpoint=folder / "run",
+        )
+        torch.save(DrawStore.open(folder / "draws.zarr").read()[0], folder / "draws.pt")
+        """
+    )
+
+    def run(folder, calls):
+        return subprocess.run([sys.executable, "-c", script, str(folder), str(calls)]).returncode
+
+    folders = {n: tmp_path / str(n) for n in (0, 1, 6, 7, 12)}
+    for n, folder in folders.items():
+        folder.mkdir()
+        if n > 0:
+            assert run(folder, n) == -signal.SIGKILL
+        assert run(folder, 0) == 0
+    whole, *killed = (torch.load(folder / "draws.pt") for folder in folders.values())
+    assert whole.shape == (20, 5, 2)
+    assert all(torch.equal(draws, whole) for draws in killed)
+
+
+def test_a_store_of_somebody_else_is_left_alone(tmp_path):
+    pytest.importorskip("zarr")
+    call = {"n_steps": 10, "seed": 1, "store": tmp_path / "draws.zarr"}
+    pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    for _ in "ab":
+        with pytest.raises(ValueError, match="which exists"):
+            pf.sample(LAW, pf.MALA(0.3), start(), checkpoint=tmp_path / "run", **call)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_of_another_call_is_refused(tmp_path):
     path = tmp_path / "run.safetensors"
     call = {"n_steps": 10, "seed": 1, "checkpoint": path}

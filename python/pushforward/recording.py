@@ -294,13 +294,12 @@ class Recorder:
 
 
 def _open(path: Path, x: Tensor, kept: int, attributes: dict[str, Any], resumed: bool) -> DrawStore:
+    kind: dict[str, Any] = {
+        "n_chains": len(x),
+        "event": tuple(x.shape[1:]),
+        "dtype": x.dtype,
+        "attributes": attributes,
+    }
     if resumed and path.exists():
-        return DrawStore.open(path)
-    return DrawStore.create(
-        path,
-        n_kept=kept,
-        n_chains=len(x),
-        event=tuple(x.shape[1:]),
-        dtype=x.dtype,
-        attributes=attributes,
-    )
+        return DrawStore.open(path, **kind)
+    return DrawStore.create(path, n_kept=kept, **kind)

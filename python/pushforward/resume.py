@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pushforward import _ops, checkpoint, random
 from pushforward.fingerprints import fingerprint
+from pushforward.storage import DrawStore
 
 if TYPE_CHECKING:
     from pushforward.run import Run
@@ -78,6 +79,9 @@ class Resume:
         }
         if self._found is None:
             run.begin()
+            if isinstance(plan.store, Path):  # from the first a store belongs to a checkpoint
+                DrawStore.check_free(plan.store)
+                self.save(run, at_once=True)
             return
         tensors, facts = self._found
         other = checkpoint.difference(self._facts, facts.get("run", {}))
@@ -91,9 +95,9 @@ class Resume:
         left = max(1, run.plan.total - run.position)
         return left if self._every is None else self._every - run.position % self._every
 
-    def save(self, run: Run, *, at_the_end: bool = False) -> None:
+    def save(self, run: Run, *, at_once: bool = False) -> None:
         """Write a checkpoint if one is due."""
-        due = at_the_end or (self._every is not None and run.position % self._every == 0)
+        due = at_once or (self._every is not None and run.position % self._every == 0)
         if self._path is None or not due or run.position == self._saved_at:
             return
         facts = {"run": self._facts, "position": run.position}

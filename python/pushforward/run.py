@@ -58,6 +58,7 @@ class Run:
     def __init__(self, target: Target, kernel: Kernel, x: Tensor, plan: Plan) -> None:
         self.plan, self.kernel, self.target = plan, kernel, target
         self.position = 0  # steps taken
+        self.resumed = False  # from a checkpoint, beside which there may be a store of this run
         counts = _ops.Counts.zeros(len(x), x.device)
         self.state = State(target, x, plan.seed, plan.chain_offset, counts)
         self.graph: StepGraph | None = None
@@ -190,14 +191,16 @@ class Run:
             recorder.take(self.x, self.state.counts.n_nonfinite)
         self.position += 1
 
-    def start_recording(self, resumed: bool = False) -> None:
+    def start_recording(self) -> None:
         """Record from now on, if the silent phases are over."""
         if self.recorder is not None or self.position < self.plan.silent:
             return
-        self.recorder = self._record(self.plan.n_steps, resumed)
+        self.recorder = self._record(self.plan.n_steps)
         self.state.moments = self.recorder.moments
+        if self.resumed and self.recorder.disk is not None and self.position == self.plan.silent:
+            self.recorder.disk.truncate(0)  # what a run that was killed wrote after its checkpoint
 
-    def _record(self, n_steps: int, resumed: bool = False) -> Recorder:
+    def _record(self, n_steps: int) -> Recorder:
         plan = self.plan
         self._before = [t.clone() for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": type(self.kernel).__name__, "thin": plan.thin}
@@ -210,7 +213,7 @@ class Run:
             quantiles=plan.quantiles,
             chain_offset=plan.chain_offset,
             attributes=attributes,
-            resumed=resumed,
+            resumed=self.resumed,
         )
 
     def settle(self) -> None:
@@ -303,7 +306,7 @@ class Run:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
         device = self.x.device
-        self.position = position
+        self.position, self.resumed = position, True
         self.x.copy_(tensors["x"])
         if self._warm_up is not None:
             if position < self.plan.warmup:
@@ -315,7 +318,7 @@ class Run:
         self.state.memory.update({k: v.to(device) for k, v in part("memory.").items()})
         for i, counter in enumerate(self.state.counts.tensors()):
             counter.copy_(tensors[f"counts.{i}"])
-        self.start_recording(resumed=True)
+        self.start_recording()
         for i, counter in enumerate(self._before):
             counter.copy_(tensors[f"before.{i}"])
         if self.recorder is not None:

@@ -186,5 +186,5 @@ def _advance(
         interrupt.deliver()
         if callback is not None and callback(run.next_step, run.x) and run.position < total:
             return False
-    resume.save(run, at_the_end=True)
+    resume.save(run, at_once=True)
     return True

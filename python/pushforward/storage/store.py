@@ -69,6 +69,12 @@ class DrawStore:
         self._start, self._fill = 0, 0  # the chunk being filled: its first draw, its draws
         self._draws = self._log_density = np.empty(0)
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise ValueError if there is something at ``path``."""
+        if os.path.lexists(path):
+            raise ValueError(f"path: expected one where there is nothing, got {path}, which exists")
+
     @classmethod
     def create(
         cls,
@@ -107,8 +113,7 @@ class DrawStore:
         facts = json.loads(as_json({} if attributes is None else attributes, "attributes"))
         if "pushforward" in facts:
             raise ValueError("attributes: expected other names, got 'pushforward', which is taken")
-        if os.path.lexists(path):
-            raise ValueError(f"path: expected one where there is nothing, got {path}, which exists")
+        cls.check_free(path)
         with explained(path):
             build(path, layout, facts)
         try:
