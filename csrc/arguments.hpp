@@ -108,18 +108,23 @@ inline NoiseSource noise_source(py::handle seed, uint32_t purpose, py::handle ch
   return noise;
 }
 
-// Lets the noise begin at step `step` of `n_steps`, after checking that their entries exist.
-inline void start_at_step(NoiseSource& noise, py::handle step, int64_t n_steps, const char* name,
-                          const Shaped& s) {
-  const Counter first(step, name, s);
-  const int64_t last = s.dim > 0 ? INT64_MAX / s.dim : INT64_MAX;
-  if (first.value > last || n_steps > last - first.value) {
+// The first noise entry of step `first`, after checking that those of `n_steps` steps exist.
+inline uint64_t first_entry(int64_t first, int64_t n_steps, int64_t per_step, const char* name) {
+  const int64_t last = per_step > 0 ? INT64_MAX / per_step : INT64_MAX;
+  if (first > last || n_steps > last - first) {
     bad_value(name, "a step whose noise entries stay below 2^63",
-              std::to_string(first.value) + " with " + std::to_string(s.dim) + " coordinates");
+              std::to_string(first) + " with " + std::to_string(per_step) + " entries a step");
   }
-  noise.start = static_cast<uint64_t>(first.value) * static_cast<uint64_t>(s.dim);
+  return static_cast<uint64_t>(first) * static_cast<uint64_t>(per_step);
+}
+
+// Lets the noise begin at step `step` of `n_steps` that read `per_step` entries each.
+inline void start_at_step(NoiseSource& noise, py::handle step, int64_t n_steps, int64_t per_step,
+                          const char* name, const Shaped& s) {
+  const Counter first(step, name, s);
+  noise.start = first_entry(first.value, n_steps, per_step, name);
   noise.step_at = first.at;
-  noise.per_step = s.dim;
+  noise.per_step = per_step;
 }
 
 enum class Sign { kPositive, kAny };

@@ -58,7 +58,7 @@ void langevin(py::handle out, py::handle x, py::handle score, py::handle step_si
                    given.data,  s.n_chains,
                    s.dim,       h.view,
                    b.view,      noise_source(seed, kProposal, chain_offset, s)};
-  start_at_step(p.noise, step, 1, "step", s);
+  start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::langevin, p);
 }
 
@@ -109,7 +109,7 @@ void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std
                   a.view,
                   b.view,
                   noise_source(seed, kind, chain_offset, s)};
-  start_at_step(p.noise, step, 1, "step", s);
+  start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::diffuse, p);
 }
 
@@ -135,7 +135,7 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
                   d.view,
                   n.view,
                   noise_source(seed, kReverse, chain_offset, s)};
-  start_at_step(p.noise, step, 1, "step", s);
+  start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::reverse, p);
 }
 

@@ -97,21 +97,6 @@ struct TallyArgs {
   }
 };
 
-// `per_step` numbers a step.
-NoiseSource budget_source(py::handle seed, uint32_t purpose, py::handle step, int64_t n_steps,
-                          int64_t per_step, py::handle chain_offset, const Shaped& s) {
-  NoiseSource noise = noise_source(seed, purpose, chain_offset, s);
-  const Counter first(step, "step", s);
-  const int64_t last = INT64_MAX / per_step;
-  if (first.value > last || n_steps > last - first.value) {
-    bad_value("first_step", "fewer steps", "too many");
-  }
-  noise.start = static_cast<uint64_t>(first.value) * static_cast<uint64_t>(per_step);
-  noise.step_at = first.at;
-  noise.per_step = per_step;
-  return noise;
-}
-
 void run(int kind, py::handle x, const Target& target, const py::dict& parameters, py::handle seed,
          py::handle first_step, py::handle n_steps, py::handle chain_offset, py::handle steps_done,
          py::handle thin, py::handle draws, py::handle log_density, const py::tuple& tallies,
@@ -141,16 +126,19 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   p.persistence = given.number("persistence", 0);
   p.velocity = given.tensor("velocity", s.n_chains * s.dim, s.dtype);
   p.n_leapfrog = given.count("n_leapfrog", 1, 1);
-  p.noise = noise_source(seed, chosen.purpose, chain_offset, s);
-  start_at_step(p.noise, first_step, p.n_steps, "first_step", s);
-  p.accept = budget_source(seed, kAccept, first_step, p.n_steps, 1, chain_offset, s);
+  auto noise = [&](uint32_t purpose, int64_t per_step) {
+    NoiseSource source = noise_source(seed, purpose, chain_offset, s);
+    start_at_step(source, first_step, p.n_steps, per_step, "first_step", s);
+    return source;
+  };
+  p.noise = noise(chosen.purpose, s.dim);
+  p.accept = noise(kAccept, 1);
   p.jitter = given.number("jitter", 0);
-  p.jitter_noise = budget_source(seed, kAdaptation, first_step, p.n_steps, 1, chain_offset, s);
+  p.jitter_noise = noise(kAdaptation, 1);
   if (chosen.op == &OpTable::nuts_run) {
     p.max_depth = given.count("max_depth", 10, 1);
     if (p.max_depth > 20) bad_value("max_depth", "at most 20", std::to_string(p.max_depth));
-    p.tree = budget_source(seed, kTree, first_step, p.n_steps, INT64_C(1) << p.max_depth,
-                           chain_offset, s);
+    p.tree = noise(kTree, INT64_C(1) << p.max_depth);
   }
   if (p.proposal > ProposalKind::kAutoregressive) bad_value("proposal", "a known one", "another");
   if (p.proposal == ProposalKind::kAutoregressive &&
@@ -223,7 +211,8 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.dim = s.dim;
   p.step_size = h.view;
   p.beta = b.view;
-  p.accept = budget_source(seed, kAccept, step, 1, 1, chain_offset, s);
+  p.accept = noise_source(seed, kAccept, chain_offset, s);
+  start_at_step(p.accept, step, 1, 1, "step", s);
   p.tallies = counted.view;
   p.moments = m.view;
   launch(&OpTable::accept, p);

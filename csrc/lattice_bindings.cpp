@@ -59,12 +59,7 @@ NoiseSource lattice_noise(py::handle seed, uint32_t purpose, py::handle chain_of
     bad_value("chain_offset", "chain_offset + n_lattices <= 2^56",
               std::to_string(noise.chain_offset) + " + " + std::to_string(n_lattices));
   }
-  const int64_t first = whole(first_step, "first_step");
-  const int64_t last = INT64_MAX / per_step;
-  if (first > last || n_steps > last - first) {
-    bad_value("first_step", "a step whose noise entries stay below 2^63", std::to_string(first));
-  }
-  noise.start = static_cast<uint64_t>(first) * static_cast<uint64_t>(per_step);
+  noise.start = first_entry(whole(first_step, "first_step"), n_steps, per_step, "first_step");
   noise.per_step = per_step;
   return noise;
 }

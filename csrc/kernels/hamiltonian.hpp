@@ -10,8 +10,20 @@
 #pragma once
 
 #include "core/math.hpp"
+#include "core/reduce.hpp"
 
 namespace pf::PF_BACKEND {
+
+// A trajectory whose energy has grown by more than this has diverged.
+constexpr double kDivergence = 1000;
+
+// The kinetic energy of momenta that are standard normal.
+template <class Real, class D>
+PF_HD Real half_square(D dim, const Real* r) {
+  using T = typename Traits<Real>::Scalar;
+  const auto momentum = [&](int64_t i) { return r[i]; };
+  return row_dot<Real>(dim, momentum, momentum) * Real(T(0.5));
+}
 
 template <class Real>
 PF_HD Real kick(Real v, Real score, Real step_size) {

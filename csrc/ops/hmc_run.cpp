@@ -5,20 +5,15 @@
 //   H = -log pi(x) + |r|^2 / 2,  dx/dt = L r,  dr/dt = L' s(x)
 #include "kernels/hamiltonian.hpp"
 #include "kernels/metric.hpp"
-#include "kernels/metropolis.hpp"
 #include "ops/run_chains.hpp"
 
 namespace pf::PF_BACKEND {
 namespace {
 
-// A trajectory whose energy has grown by more than this has diverged.
-constexpr double kDivergence = 1000;
-
 template <class T, class Target, class D>
 class HmcMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  using Wide = typename Traits<Real>::Wide;
   enum { kX, kScore, kProposed, kNextScore, kMomentum, kTurned, kWork };
 
  public:
@@ -35,17 +30,15 @@ class HmcMove {
         mean_step_size_(tile.load(p.step_size)),
         jitter_(tile.uniforms(p.jitter_noise, p.n_steps)),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
-        accept_(tile.uniforms(p.accept, p.n_steps)) {
-    acceptance_.load(p.tallies, tile);
+        judge_(p, tile, dim) {
     value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
   }
 
   PF_HD Real value(bool) const { return value_; }
-  PF_HD Wide step(int64_t, bool) {
+  PF_HD Nobody step(int64_t, bool) {
     Real *x = rows_[kX], *score = rows_[kScore], *r = rows_[kMomentum];
     Real *proposed = rows_[kProposed], *next_score = rows_[kNextScore];
     noise_.begin_step(dim_);
-    accept_.begin_step(Dim<1>{1});
     dim_.each([&](int64_t i) {
       r[i] = noise_.at(i);
       proposed[i] = x[i];
@@ -56,7 +49,7 @@ class HmcMove {
       jitter_.begin_step(Dim<1>{1});
       step_size_ = jittered(mean_step_size_, Real(static_cast<T>(p_.jitter)), jitter_.at(0));
     }
-    const Real kinetic = half_square(r);
+    const Real kinetic = half_square<Real>(dim_, r);
     const Real half_step = step_size_ * Real(T(0.5));
     Real value = value_;
     kick_momentum(half_step);
@@ -66,28 +59,20 @@ class HmcMove {
       value = evaluate_at(target_, proposed, next_score, rows_[kWork], dim_, last);
       kick_momentum(last ? half_step : step_size_);
     }
-    const Real log_ratio = (value - value_) + (kinetic - half_square(r));
-    const auto verdict = judge(log_ratio, accept_.at(0));
-    const auto nonfinite = dim_.of_chain(verdict.nonfinite);
-    if (any(nonfinite)) tile_.count_where(nonfinite, p_.tallies.n_nonfinite);
+    const Real log_ratio = (value - value_) + (kinetic - half_square<Real>(dim_, r));
+    const auto refused = judge_.refused(log_ratio);
     const auto diverged = dim_.of_chain(!(log_ratio >= Real(T(-kDivergence))));
     if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
-    acceptance_.add(verdict.probability);
     dim_.each([&](int64_t i) {
-      x[i] = select(verdict.refused, x[i], proposed[i]);
-      score[i] = select(verdict.refused, score[i], next_score[i]);
+      x[i] = select(refused, x[i], proposed[i]);
+      score[i] = select(refused, score[i], next_score[i]);
     });
-    value_ = select(verdict.refused, value_, value);
-    return Wide(1.0);
+    value_ = select(refused, value_, value);
+    return {};
   }
-  PF_HD void finish() const { acceptance_.store(p_.tallies, tile_); }
+  PF_HD void finish() const { judge_.finish(); }
 
  private:
-  PF_HD Real half_square(const Real* r) const {
-    return row_dot<Real>(
-               dim_, [&](int64_t i) { return r[i]; }, [&](int64_t i) { return r[i]; }) *
-           Real(T(0.5));
-  }
   PF_HD void kick_momentum(Real step_size) {
     Real *r = rows_[kMomentum], *turned = rows_[kTurned];
     metric_.pull(rows_[kNextScore], turned, dim_);
@@ -108,8 +93,7 @@ class HmcMove {
   Real mean_step_size_, step_size_, value_;
   typename Tile::Uniforms jitter_;
   typename Tile::Normals noise_;
-  typename Tile::Uniforms accept_;
-  TileAcceptance<T, D> acceptance_;
+  TileJudge<T, D> judge_;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ template <class T, class Target, class D>
 class LangevinMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  using Wide = typename Traits<Real>::Wide;
+  using Mask = typename Traits<Real>::Mask;
   enum { kX, kScore, kProposed, kWork };
 
  public:
@@ -31,7 +31,7 @@ class LangevinMove {
   PF_HD Real value(bool wanted) {
     return evaluate_at(target_, rows_[kX], rows_[kScore], rows_[kWork], dim_, wanted);
   }
-  PF_HD Wide step(int64_t k, bool) {
+  PF_HD Mask step(int64_t k, bool) {
     Real *x = rows_[kX], *score = rows_[kScore], *proposed = rows_[kProposed];
     if (p_.betas != nullptr) {
       noise_scale_ = langevin_noise_scale(step_size_, Real(static_cast<T>(p_.betas[k])));
@@ -49,7 +49,7 @@ class LangevinMove {
     } else {
       dim_.each([&](int64_t i) { x[i] = proposed[i]; });
     }
-    return weight_of<Real>(refused);
+    return refused;
   }
   PF_HD void finish() const {}
 

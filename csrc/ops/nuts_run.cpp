@@ -13,15 +13,11 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-// A trajectory whose energy has grown by more than this has diverged.
-constexpr double kDivergence = 1000;
-
 template <class T, class Target, class D>
 class NutsMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
-  using Wide = typename Traits<Real>::Wide;
   // The next state; the ends of the trajectory, backward and forward; the sum of its momenta, and
   // those at the end that does not move and where the new half begins; the state drawn from the new
   // half, its latest point, and of the block that ends there the sum and the first of its momenta.
@@ -77,13 +73,13 @@ class NutsMove {
   }
 
   PF_HD Real value(bool) const { return value_; }
-  PF_HD Wide step(int64_t k, bool) {
+  PF_HD Nobody step(int64_t k, bool) {
     begin(k);
     for (int64_t depth = 0; depth < p_.max_depth && any(alive_); ++depth) grow(depth);
     acceptance_.add(accepted_ / leaves_);
     const auto diverged = diverged_ > Real(T(0));
     if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
-    return Wide(1.0);
+    return {};
   }
   PF_HD void finish() const { acceptance_.store(p_.tallies, tile_); }
 
@@ -108,7 +104,7 @@ class NutsMove {
     directions_ = next_uniform();
     const Real zero = Real(T(0));
     start_ = value_;
-    kinetic_ = half_square(back);
+    kinetic_ = half_square<Real>(dim_, back);
     weight_ = accepted_ = leaves_ = diverged_ = zero;
     alive_ = zero == zero;
   }
@@ -162,7 +158,7 @@ class NutsMove {
   // Takes in the weight of a leaf, at which the log-density is `value`.
   PF_HD void weigh(int64_t leaf, Real value, Real log_u) {
     const Real zero = Real(T(0)), one = Real(T(1));
-    const Real gain = (value - start_) + (kinetic_ - half_square(rows_[kMomentum]));
+    const Real gain = (value - start_) + (kinetic_ - half_square<Real>(dim_, rows_[kMomentum]));
     const Mask finite = gain < infinity<Real>();
     const Mask fine = (gain >= Real(T(-kDivergence))) & finite;
     const Real probability = select(finite, exp(select(gain < zero, gain, zero)), zero);
@@ -247,11 +243,6 @@ class NutsMove {
   PF_HD Real next_uniform() {
     uniforms_.begin_step(Dim<1>{1});
     return uniforms_.at(0);
-  }
-  PF_HD Real half_square(const Real* r) const {
-    return row_dot<Real>(
-               dim_, [&](int64_t i) { return r[i]; }, [&](int64_t i) { return r[i]; }) *
-           Real(T(0.5));
   }
 
   const RunParams& p_;

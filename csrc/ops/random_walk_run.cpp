@@ -5,7 +5,6 @@
 //   log-normal       y = x exp(s L xi)                  log q(x | y) - log q(y | x) = s sum L xi
 //   autoregressive   y = c + r (x - c) + sqrt(1 - r^2) L xi,  L diagonal: reversible for N(c, L L')
 #include "kernels/metric.hpp"
-#include "kernels/metropolis.hpp"
 #include "ops/run_chains.hpp"
 
 namespace pf::PF_BACKEND {
@@ -15,7 +14,6 @@ template <class T, class Target, class D>
 class RandomWalkMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  using Wide = typename Traits<Real>::Wide;
   enum { kX, kProposed, kNoise, kStep, kWork };
 
  public:
@@ -26,7 +24,6 @@ class RandomWalkMove {
                        Chain& rows)
       : p_(p),
         target_(target),
-        tile_(tile),
         dim_(dim),
         rows_(rows),
         metric_(p.metric),
@@ -34,13 +31,12 @@ class RandomWalkMove {
         beta_(tile.load(p.beta)),
         fresh_(static_cast<T>(sqrt(fma(-p.persistence, p.persistence, 1.0)))),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
-        accept_(tile.uniforms(p.accept, p.n_steps)) {
-    acceptance_.load(p.tallies, tile);
+        judge_(p, tile, dim) {
     value_ = evaluate(rows[kX]);
   }
 
   PF_HD Real value(bool) const { return value_; }
-  PF_HD Wide step(int64_t, bool) {
+  PF_HD Nobody step(int64_t, bool) {
     Real *x = rows_[kX], *proposed = rows_[kProposed], *step = rows_[kStep];
     draw_step();
     Real correction = Real(T(0));
@@ -54,15 +50,12 @@ class RandomWalkMove {
       correction = autoregress();
     }
     const Real value = evaluate(proposed);
-    const auto verdict = judge(fma(beta_, value - value_, correction), accept_.at(0));
-    const auto nonfinite = dim_.of_chain(verdict.nonfinite);
-    if (any(nonfinite)) tile_.count_where(nonfinite, p_.tallies.n_nonfinite);
-    acceptance_.add(verdict.probability);
-    dim_.each([&](int64_t i) { x[i] = select(verdict.refused, x[i], proposed[i]); });
-    value_ = select(verdict.refused, value_, value);
-    return Wide(1.0);
+    const auto refused = judge_.refused(fma(beta_, value - value_, correction));
+    dim_.each([&](int64_t i) { x[i] = select(refused, x[i], proposed[i]); });
+    value_ = select(refused, value_, value);
+    return {};
   }
-  PF_HD void finish() const { acceptance_.store(p_.tallies, tile_); }
+  PF_HD void finish() const { judge_.finish(); }
 
  private:
   // The score is computed and dropped, where the compiler does not see that it is not needed; it
@@ -75,7 +68,6 @@ class RandomWalkMove {
     noise_.begin_step(dim_);
     dim_.each([&](int64_t i) { xi[i] = noise_.at(i); });
     metric_.push(xi, step, dim_);
-    accept_.begin_step(Dim<1>{1});
   }
   PF_HD Real autoregress() {
     Real *x = rows_[kX], *proposed = rows_[kProposed], *step = rows_[kStep];
@@ -97,15 +89,13 @@ class RandomWalkMove {
 
   const RunParams& p_;
   const Target& target_;
-  const Tile& tile_;
   D dim_;
   Chain& rows_;
   Metric<T> metric_;
   Real scale_, beta_, value_;
   T fresh_;
   typename Tile::Normals noise_;
-  typename Tile::Uniforms accept_;
-  TileAcceptance<T, D> acceptance_;
+  TileJudge<T, D> judge_;
 };
 
 }  // namespace

@@ -2,19 +2,22 @@
 // Many steps of a Markov kernel on a native target in one call: the state stays in registers, draws
 // and streaming statistics are taken on the way. A Move is the kernel:
 //
-//   kRows, kLargestOwn         rows of coordinates that it needs; the most it has registers for
+//   kRows                      rows of coordinates that it needs; row 0 is the state
 //   more_bytes_per_dim(p)      a coordinate's scratch beyond these rows, if there is any
-//   x()                        the state
-//   load(), store()            from memory and back
 //   value(wanted)              the log-density at the state before a step, if wanted
-//   step(k, wanted)            takes step k; 1 for the chains whose state counts, else 0
+//   step(k, wanted)            takes step k; the chains whose state is left out of the statistics
+//   finish()                   puts back what it keeps in memory beside the state
 #pragma once
 
 #include "backend/backend.hpp"
+#include "kernels/metropolis.hpp"
 #include "ops/ops.hpp"
 #include "ops/with_target.hpp"
 
 namespace pf::PF_BACKEND {
+
+// What a step leaves out of the statistics where every state counts.
+struct Nobody {};
 
 // The streaming sums of one tile, taken from memory at the start and put back at the end. What is
 // only touched at the end of a batch stays in memory.
@@ -22,43 +25,36 @@ template <class T, class D>
 class TileMoments {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
+  using Mask = typename Traits<Real>::Mask;
   using Wide = typename Traits<Real>::Wide;
 
  public:
-  static constexpr int64_t kBytesPerDim = 3 * sizeof(Wide);
+  static constexpr int64_t kBytesPerDim = 2 * sizeof(Wide) + sizeof(Real);
 
-  PF_HD TileMoments(const Moments& moments, const Tile& tile, D dim, Real* spare)
+  PF_HD TileMoments(const Moments& moments, int64_t steps_done, const Tile& tile, D dim)
       : moments_(moments),
+        until_closed_(moments.batch > 0 ? moments.batch - steps_done % moments.batch : 0),
         tile_(tile),
         dim_(dim),
-        shift_(tile.template array<Wide>(0)),
-        sum_(tile.template array<Wide>(dim * kBytesPerDim / 3)),
-        squares_(tile.template array<Wide>(dim * kBytesPerDim / 3 * 2)) {
+        sum_(tile.template array<Wide>(0)),
+        squares_(tile.template array<Wide>(dim * sizeof(Wide))),
+        shift_(tile.template array<Real>(2 * dim * sizeof(Wide))) {
     if (!wanted()) return;
-    tile.load_rows(static_cast<const T*>(moments.shift), dim, spare);
-    dim.each([&](int64_t i) { shift_[i] = to_wide(spare[i]); });
+    tile.load_rows(static_cast<const T*>(moments.shift), dim, shift_);
     tile.load_rows(moments.sum, dim, sum_);
     tile.load_rows(moments.sum_of_squares, dim, squares_);
   }
   PF_HD bool wanted() const { return moments_.sum != nullptr; }
-  // weight: 1 for the chains whose state counts, 0 for the others
-  PF_HD void add(const Real* x, Wide weight) const {
-    dim_.each([&](int64_t i) {
-      const Wide off = (to_wide(x[i]) - shift_[i]) * weight;
-      sum_[i] = sum_[i] + off;
-      squares_[i] = fma(off, off, squares_[i]);
-    });
+  // Takes in the state after a step.
+  PF_HD void add(const Real* x, Nobody) {
+    dim_.each([&](int64_t i) { add(i, to_wide(x[i]) - to_wide(shift_[i])); });
+    if (--until_closed_ == 0) close_batch();
   }
-  // After `n` steps in all.
-  PF_HD void close_batch(int64_t n) const {
-    const Moments& m = moments_;
-    if (m.batch == 0 || n % m.batch != 0) return;
-    dim_.each([&](int64_t i) {
-      const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
-      const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
-      tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
-      tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
-    });
+  PF_HD void add(const Real* x, Mask left_out) {
+    if (!any(left_out)) return add(x, Nobody{});
+    const Wide weight = to_wide(select(left_out, Real(T(0)), Real(T(1))));
+    dim_.each([&](int64_t i) { add(i, (to_wide(x[i]) - to_wide(shift_[i])) * weight); });
+    if (--until_closed_ == 0) close_batch();
   }
   PF_HD void put_back() const {
     tile_.store_rows(moments_.sum, dim_, sum_);
@@ -66,10 +62,27 @@ class TileMoments {
   }
 
  private:
+  PF_HD void add(int64_t i, Wide off) const {
+    sum_[i] = sum_[i] + off;
+    squares_[i] = fma(off, off, squares_[i]);
+  }
+  PF_HD void close_batch() {
+    const Moments& m = moments_;
+    until_closed_ = m.batch;
+    dim_.each([&](int64_t i) {
+      const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
+      const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
+      tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
+      tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
+    });
+  }
+
   Moments moments_;
+  int64_t until_closed_;  // steps to the end of the batch; never 0 where there are none
   const Tile& tile_;
   D dim_;
-  typename Tile::template Array<Wide> shift_, sum_, squares_;
+  typename Tile::template Array<Wide> sum_, squares_;
+  typename Tile::template Array<Real> shift_;
 };
 
 // The acceptance probabilities of one tile.
@@ -96,6 +109,37 @@ class TileAcceptance {
 
  private:
   Wide sum_, squares_;
+};
+
+// Judges the proposals of one tile and counts what becomes of them.
+template <class T, class D>
+class TileJudge {
+  using Tile = ChainTile<T, D>;
+  using Real = typename Tile::Real;
+  using Mask = typename Traits<Real>::Mask;
+
+ public:
+  PF_HD TileJudge(const RunParams& p, const Tile& tile, D dim)
+      : tallies_(p.tallies), tile_(tile), dim_(dim), uniforms_(tile.uniforms(p.accept, p.n_steps)) {
+    acceptance_.load(tallies_, tile);
+  }
+  // The chains whose proposal of the next step is refused.
+  PF_HD Mask refused(Real log_ratio) {
+    uniforms_.begin_step(Dim<1>{1});
+    const auto verdict = judge(log_ratio, uniforms_.at(0));
+    const auto nonfinite = dim_.of_chain(verdict.nonfinite);
+    if (any(nonfinite)) tile_.count_where(nonfinite, tallies_.n_nonfinite);
+    acceptance_.add(verdict.probability);
+    return verdict.refused;
+  }
+  PF_HD void finish() const { acceptance_.store(tallies_, tile_); }
+
+ private:
+  const Tallies& tallies_;
+  const Tile& tile_;
+  D dim_;
+  typename Tile::Uniforms uniforms_;
+  TileAcceptance<T, D> acceptance_;
 };
 
 template <class T, class D>
@@ -127,7 +171,7 @@ struct RunChains {
 
   PF_HD void operator()(const Tile& tile) const {
     Chain rows(reinterpret_cast<Real*>(tile.scratch + moment_bytes<T>(p, dim)), dim);
-    const TileMoments<T, D> moments(p.moments, tile, dim, rows[0]);
+    TileMoments<T, D> moments(p.moments, p.steps_done, tile, dim);
     tile.load_rows(static_cast<const T*>(p.x), dim, rows[0]);
     Kernel kernel(p, target, tile, dim, rows);
     T* draws = static_cast<T*>(p.draws);
@@ -145,11 +189,8 @@ struct RunChains {
       }
       if (k == p.n_steps) break;
       const bool kept = --until_kept == 0;
-      const auto counts = kernel.step(k, kept && log_density != nullptr);
-      if (moments.wanted()) {
-        moments.add(rows[0], counts);
-        moments.close_batch(p.steps_done + k + 1);
-      }
+      const auto left_out = kernel.step(k, kept && log_density != nullptr);
+      if (moments.wanted()) moments.add(rows[0], left_out);
       if (kept) {
         until_kept = p.thin;
         if (draws != nullptr) {
@@ -178,14 +219,6 @@ static void run_chains(const RunParams& p, double steps_cost) {
       for_each_chain<T, D>(p.n_chains, run.scratch_bytes(), p.place, cost, run);
     });
   });
-}
-
-// 1 for the chains that are not refused.
-template <class Real>
-PF_HD typename Traits<Real>::Wide weight_of(typename Traits<Real>::Mask refused) {
-  using T = typename Traits<Real>::Scalar;
-  if (!any(refused)) return typename Traits<Real>::Wide(1.0);
-  return to_wide(select(refused, Real(T(0)), Real(T(1))));
 }
 
 }  // namespace pf::PF_BACKEND

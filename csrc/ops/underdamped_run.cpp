@@ -10,7 +10,7 @@ template <class T, class Target, class D>
 class UnderdampedMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  using Wide = typename Traits<Real>::Wide;
+  using Mask = typename Traits<Real>::Mask;
   enum { kX, kVelocity, kScore, kNextX, kNextVelocity, kNextScore, kWork };
 
  public:
@@ -33,7 +33,7 @@ class UnderdampedMove {
   }
 
   PF_HD Real value(bool) const { return value_; }
-  PF_HD Wide step(int64_t, bool wanted) {
+  PF_HD Mask step(int64_t, bool wanted) {
     Real *x = rows_[kX], *v = rows_[kVelocity], *score = rows_[kScore];
     Real *next_x = rows_[kNextX], *next_v = rows_[kNextVelocity], *next_score = rows_[kNextScore];
     const Real half_step = step_size_ * Real(T(0.5));
@@ -63,7 +63,7 @@ class UnderdampedMove {
       value_ =
           select(refused, evaluate_at(target_, x, next_score, rows_[kWork], dim_, true), value);
     }
-    return weight_of<Real>(refused);
+    return refused;
   }
   PF_HD void finish() { tile_.store_rows(static_cast<T*>(p_.velocity), dim_, rows_[kVelocity]); }
 
