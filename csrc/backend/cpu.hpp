@@ -27,10 +27,13 @@ static void for_each_block(int64_t n, int64_t block, const Place& place, double 
 // ---- chains
 // --------------------------------------------------------------------------------------
 
+// Whether kernels for any number of coordinates are compiled once and not once a target.
+constexpr bool kSharesKernels = true;
+
 // Any number of coordinates that has no kernel of its own.
-template <class Target, class Body>
-static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
-  body(target, Dim<0>{dim});
+template <class Body>
+static void with_any_dim(int64_t dim, const Body& body) {
+  body(Dim<0>{dim});
 }
 
 // Dimensions with a kernel of their own: two coordinates in float32 are the plane that everybody

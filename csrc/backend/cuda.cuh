@@ -14,13 +14,21 @@ namespace pf::PF_BACKEND {
 // ---- chains
 // --------------------------------------------------------------------------------------
 
+// Whether kernels for any number of coordinates are compiled once and not once a target. A GPU has
+// no cheap calls; the emulator, which sanitizers make slow to compile, has.
+#if defined(PF_EMULATOR)
+constexpr bool kSharesKernels = true;
+#else
+constexpr bool kSharesKernels = false;
+#endif
+
 // Any other number of coordinates.
-template <class Target, class Body>
-static void with_any_dim(const Target& target, int64_t dim, const Body& body) {
+template <class Body>
+static void with_any_dim(int64_t dim, const Body& body) {
   if (dim <= kReductionWidth) {
-    body(target, WarpDim<true>{dim});
+    body(WarpDim<true>{dim});
   } else {
-    body(target, WarpDim<false>{dim});
+    body(WarpDim<false>{dim});
   }
 }
 

@@ -33,9 +33,3 @@
 #define PF_NOINLINE __attribute__((noinline))
 #define PF_UNROLL _Pragma("GCC unroll 32")
 #endif
-// One function for many callers on a CPU, where code is big; a GPU has no cheap calls.
-#if defined(PF_CUDA)
-#define PF_SHARED_CODE PF_HD
-#else
-#define PF_SHARED_CODE static PF_NOINLINE
-#endif

@@ -80,15 +80,13 @@ struct AcceptChains {
   }
 };
 
-struct NoTarget {};
-
 }  // namespace
 
 void accept(const AcceptParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     using T = decltype(zero);
     const double cost = static_cast<double>(p.n_chains) * (20 + 2.0 * static_cast<double>(p.dim));
-    with_dim<T, 8>(NoTarget{}, p.dim, [&](const NoTarget&, auto dim) {
+    with_dim<T, 8>(p.dim, [&](auto dim) {
       using D = decltype(dim);
       for_each_chain<T, D>(p.n_chains, 0, p.place, cost, AcceptChains<T, D>{p, dim});
     });

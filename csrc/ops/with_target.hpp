@@ -19,29 +19,70 @@ struct Decay<const T&> {
 template <class T>
 using value_type = typename Decay<T>::type;
 
-// Where kLargest is the most coordinates that the op keeps in a GPU thread's registers.
-template <class T, int kLargest, int k, class Target, class Body>
-static bool try_dim(const Target& target, int64_t dim, const Body& body) {
-  if constexpr (has_own_kernel<T>(k, kLargest)) {
-    if (dim == k) return body(target, Dim<k>{dim}), true;
+// A target behind a pointer, for kernels that targets share.
+template <class Real, class D>
+class AnyTarget {
+ public:
+  template <class Target>
+  explicit AnyTarget(const Target& target) : target_(&target), evaluate_(&call<Target>) {}
+  PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
+    return evaluate_(target_, x, score, work, dim, wanted);
   }
-  (void)target, (void)dim, (void)body;
+
+ private:
+  template <class Target>
+  static Real call(const void* target, const Real* x, Real* score, Real* work, D dim, bool wanted) {
+    return static_cast<const Target*>(target)->evaluate(x, score, work, dim, wanted);
+  }
+  const void* target_;
+  Real (*evaluate_)(const void*, const Real*, Real*, Real*, D, bool);
+};
+
+// body(dim), where kLargest is the most coordinates that the op keeps in a GPU thread's registers.
+template <class T, int kLargest, int k, class Body>
+static bool try_dim(int64_t dim, const Body& body) {
+  if constexpr (has_own_kernel<T>(k, kLargest)) {
+    if (dim == k) return body(Dim<k>{dim}), true;
+  }
+  (void)dim, (void)body;
   return false;
 }
-template <class T, int kLargest, class Target, class Body>
-static void with_dim(const Target& target, int64_t dim, const Body& body) {
-  if (try_dim<T, kLargest, 1>(target, dim, body) || try_dim<T, kLargest, 2>(target, dim, body) ||
-      try_dim<T, kLargest, 3>(target, dim, body) || try_dim<T, kLargest, 4>(target, dim, body) ||
-      try_dim<T, kLargest, 8>(target, dim, body) || try_dim<T, kLargest, 16>(target, dim, body) ||
-      try_dim<T, kLargest, 32>(target, dim, body)) {
+template <class T, int kLargest, class Body>
+static void with_dim(int64_t dim, const Body& body) {
+  if (try_dim<T, kLargest, 1>(dim, body) || try_dim<T, kLargest, 2>(dim, body) ||
+      try_dim<T, kLargest, 3>(dim, body) || try_dim<T, kLargest, 4>(dim, body) ||
+      try_dim<T, kLargest, 8>(dim, body) || try_dim<T, kLargest, 16>(dim, body) ||
+      try_dim<T, kLargest, 32>(dim, body)) {
     return;
   }
-  with_any_dim(target, dim, body);
+  with_any_dim(dim, body);
+}
+
+// A target that has two coordinates and no other number of them.
+template <class T, int kLargest, class Target, class Body>
+static void with_plane(const Target& target, const Body& body) {
+  if constexpr (has_own_kernel<T>(2, kLargest) || !kSharesKernels) {
+    body(target, Dim<2>{2});
+  } else {
+    with_any_dim(2, [&](auto dim) {
+      using D = decltype(dim);
+      body(AnyTarget<typename ChainTile<T, D>::Real, D>(target), dim);
+    });
+  }
 }
 
 template <class T, int kLargest, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
-  auto of = [&](const auto& target) { with_dim<T, kLargest>(target, p.dim, body); };
+  auto of = [&](const auto& target) {
+    with_dim<T, kLargest>(p.dim, [&](auto dim) {
+      using D = decltype(dim);
+      if constexpr (D::kKnown || !kSharesKernels) {
+        body(target, dim);
+      } else {
+        body(AnyTarget<typename ChainTile<T, D>::Real, D>(target), dim);
+      }
+    });
+  };
   switch (p.kind) {
     case TargetKind::kGaussianDiagonal: return of(GaussianDiagonal<T>(p));
     case TargetKind::kGaussianDense: return of(GaussianDense<T>(p));
@@ -51,7 +92,7 @@ static void with_target(const TargetParams& p, const Body& body) {
     case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
     case TargetKind::kBanana: return of(Banana<T>(p));
     case TargetKind::kFunnel: return of(Funnel<T>(p));
-    case TargetKind::kRing: return body(Ring<T>(p), Dim<2>{2});
+    case TargetKind::kRing: return with_plane<T, kLargest>(Ring<T>(p), body);
     case TargetKind::kCount: break;
   }
 }
@@ -82,23 +123,17 @@ class Rows<Real, D, kCount, false> {
   D dim_;
 };
 
-// target.evaluate: in line where the dimension is known, else, on a CPU, one function for all its
-// callers.
-template <class Target, class Real, class D>
-PF_SHARED_CODE Real evaluate_any_dim(const Target& target, const Real* x, Real* score, Real* work,
-                                     D dim, bool wanted) {
-  dim.sync();
-  const Real value = target.evaluate(x, score, work, dim, wanted);
-  dim.sync();
-  return value;
-}
+// target.evaluate, whose rows all lanes of a warp share.
 template <class Target, class Real, class D>
 PF_HD Real evaluate_at(const Target& target, const Real* x, Real* score, Real* work, D dim,
                        bool wanted) {
   if constexpr (D::kKnown) {
     return target.evaluate(x, score, work, dim, wanted);
   } else {
-    return evaluate_any_dim(target, x, score, work, dim, wanted);
+    dim.sync();
+    const Real value = target.evaluate(x, score, work, dim, wanted);
+    dim.sync();
+    return value;
   }
 }
 
