@@ -107,13 +107,13 @@ def langevin(
     law = pf.lattice.Phi4((length, length), kappa=KAPPA, lam=0.0)
     start = pf.random.normal(n_lattices, length**2, seed=1).reshape(n_lattices, length, length)
     parameters, gate = law.native_parameters(start), scheme_gate(n_lattices, length)
-    settle = {"step_size": STEP_SIZE, "chain_offset": 0}
-    ops.phi4_langevin_run(start, parameters, seed=3, first_step=0, n_steps=2000, **settle)
+    move = partial(ops.phi4_run, "langevin", chain_offset=0)
+    move(start, parameters, STEP_SIZE, seed=3, first_step=0, n_steps=2000)
     x, calls = start.clone(), itertools.count()
 
     def call() -> Tensor:
         first = steps * next(calls)
-        ops.phi4_langevin_run(x, parameters, seed=4, first_step=first, n_steps=steps, **settle)
+        move(x, parameters, STEP_SIZE, seed=4, first_step=first, n_steps=steps)
         return x
 
     def build(name: str) -> Contender:

@@ -84,8 +84,8 @@ def test_odd_sizes_and_huge_counts():
             with pytest.raises(ValueError, match=name):
                 kernel.advance(torch.ones(1, 4, 4), SQUARE, **{**RUN, name: value})
         with pytest.raises(ValueError, match=name):
-            ops.phi4_mala_run(
-                torch.ones(1, 4, 4), FIELD.native_parameters(torch.ones(1, 4, 4)), step_size=0.1,
+            ops.phi4_run(
+                "mala", torch.ones(1, 4, 4), FIELD.native_parameters(torch.ones(1, 4, 4)), 0.1,
                 **{**RUN, name: value},
             )  # fmt: skip
 
@@ -167,8 +167,8 @@ def test_laws_on_anything(x, law, kernel, h, seed, first, n, offset, leaps, acce
         survives(go)
     survives(lambda: FIELD.score(x))
     survives(
-        lambda: ops.phi4_hmc_run(
-            x, FIELD.native_parameters(x), step_size=h, n_leapfrog=leaps, accept=accept, **run
+        lambda: ops.phi4_run(
+            "hmc", x, FIELD.native_parameters(x), h, n_leapfrog=leaps, accept=accept, **run
         )
     )
 

@@ -176,9 +176,9 @@ for dtype in (torch.float32, torch.float64):
         law = Phi4(shape, kappa=torch.tensor([0.1, 0.2, 0.3]), lam=0.1, field=0.05)
         x = pf.random.normal(3, law.n_sites, seed=1, dtype=dtype).reshape(3, *shape)
         p, accept = law.native_parameters(x), torch.zeros(3, 2, dtype=torch.float64)
-        ops.phi4_langevin_run(x, p, step_size=0.02, **run)
-        ops.phi4_mala_run(x, p, step_size=0.02, accept=accept, **run)
-        ops.phi4_hmc_run(x, p, step_size=0.1, n_leapfrog=5, accept=accept, **run)
+        ops.phi4_run("langevin", x, p, 0.02, **run)
+        ops.phi4_run("mala", x, p, 0.02, accept=accept, **run)
+        ops.phi4_run("hmc", x, p, 0.1, n_leapfrog=5, accept=accept, **run)
         if all(n % 2 == 0 for n in shape):
             Metropolis(width=1.0).advance(x, law, **run)
         for t in (x, accept, law.log_density(x), law.score(x)):

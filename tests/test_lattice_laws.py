@@ -224,12 +224,14 @@ def torus_start(n, dtype=torch.float32):
     return 2 * pf.random.uniform(n, 9, seed=9, dtype=dtype).reshape(n, 3, 3) - 1
 
 
-def whole_field_moves(x, law, name, n_steps, **more):
-    move = getattr(ops, f"phi4_{name}_run")
+def whole_field_moves(x, law, name, n_steps, step_size, **more):
     accept = torch.zeros(len(x), 2, dtype=torch.float64)
     if name != "langevin":
         more["accept"] = accept
-    move(x, law.native_parameters(x), seed=4, first_step=0, n_steps=n_steps, chain_offset=0, **more)
+    ops.phi4_run(
+        name, x, law.native_parameters(x), step_size, seed=4, first_step=0, n_steps=n_steps,
+        chain_offset=0, **more,
+    )  # fmt: skip
     return accept[:, 0] / n_steps
 
 

@@ -110,8 +110,8 @@ def test_correlation_length_of_a_free_field():
     x = pf.random.normal(96, length**2, seed=1).reshape(96, length, length)
     kept = []
     for k in range(40):
-        ops.phi4_hmc_run(
-            x, law.native_parameters(x), step_size=0.15, n_leapfrog=10, seed=2, first_step=5 * k,
+        ops.phi4_run(
+            "hmc", x, law.native_parameters(x), 0.15, n_leapfrog=10, seed=2, first_step=5 * k,
             n_steps=5, chain_offset=0,
         )  # fmt: skip
         kept.append(x.clone())

@@ -36,8 +36,9 @@ def noise(law, x, purpose, step, draw=pf.random.normal, offset=0):
 
 
 def move(name, x, law, n_steps=1, first_step=0, chain_offset=0, **more):
-    getattr(ops, f"phi4_{name}_run")(
-        x, law.native_parameters(x), seed=SEED, first_step=first_step, n_steps=n_steps,
+    (size,) = (more.pop(key) for key in ("step_size", "width") if key in more)
+    ops.phi4_run(
+        name, x, law.native_parameters(x), size, seed=SEED, first_step=first_step, n_steps=n_steps,
         chain_offset=chain_offset, **more,
     )  # fmt: skip
     return x

@@ -67,7 +67,12 @@ struct ChainTile {
   template <class U>
   PF_HD Pack<U> load_column(const U* rows, D dim, int64_t i) const {
     U lanes[kLanes];
-    for (int l = 0; l < kLanes; ++l) lanes[l] = rows[chain(l) * dim + i];
+    if (count == kLanes) {  // without chain(), which a compiler cannot make vectors of
+      const U* column = rows + first * dim + i;
+      for (int l = 0; l < kLanes; ++l) lanes[l] = column[l * dim];
+    } else {
+      for (int l = 0; l < kLanes; ++l) lanes[l] = rows[chain(l) * dim + i];
+    }
     return Pack<U>::load(lanes);
   }
   template <class U>
@@ -75,7 +80,11 @@ struct ChainTile {
     U* out = rows + first * dim + i;
     U lanes[kLanes];
     x.store(lanes);
-    for (int l = 0; l < count; ++l) out[l * dim] = lanes[l];
+    if (count == kLanes) {
+      for (int l = 0; l < kLanes; ++l) out[l * dim] = lanes[l];
+    } else {
+      for (int l = 0; l < count; ++l) out[l * dim] = lanes[l];
+    }
   }
   template <class U>
   PF_HD void load_rows(const U* rows, D dim, Pack<U>* x) const {

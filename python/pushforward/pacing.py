@@ -48,4 +48,4 @@ class Pace:
             self._learn(steps, began_at.elapsed_time(ended_at) / 1000)
 
     def _learn(self, n: int, seconds: float) -> None:
-        self.chunk = max(1, min(4 * n, int(n * _SECONDS / max(seconds, 1e-9))))
+        self.chunk = max(1, min(16 * n, int(n * _SECONDS / max(seconds, 1e-9))))

@@ -72,7 +72,8 @@ class Recorder:
         elif isinstance(store, Path):
             self.disk = _open(store, x, kept, attributes or {}, resumed)
         if store != "last":
-            zeros = _ops.zeros((4, *x.shape), dtype=torch.float64, device=x.device)
+            zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
+            self._half = zeros[4], zeros[5]
             batch = max(1, math.isqrt(n_steps))
             self.moments = _ops.BatchMoments(
                 x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch
@@ -200,7 +201,12 @@ class Recorder:
     def _at_half(self, n_nonfinite: Tensor) -> None:
         moments = self.moments
         if moments is not None and self.steps_done == self.n_steps // 2 > 0:
-            self.half = (moments.sum.clone(), moments.sum_of_squares.clone(), n_nonfinite.clone())
+            total, squares = self._half
+            self.half = (
+                total.copy_(moments.sum),
+                squares.copy_(moments.sum_of_squares),
+                n_nonfinite.clone(),
+            )
 
     # ---- the end ---------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import lattice
-from pushforward._ops import lattice as lattice_ops
+from pushforward._ops.lattice import Phi4Move, phi4_run
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
 from pushforward.targets import Target
 
@@ -88,42 +88,36 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
     if not isinstance(target, lattice.Phi4):
         return None
     if isinstance(kernel, Langevin) and kernel.beta == 1.0:
-        return _phi4(lattice_ops.phi4_langevin_run, kernel.step_size, target, accepts=False)
+        return _phi4("langevin", kernel.step_size, target)
     if isinstance(kernel, MALA) and kernel.beta == 1.0 and kernel.step_size is not None:
-        return _phi4(lattice_ops.phi4_mala_run, kernel.step_size, target)
-    plain = isinstance(kernel, HMC) and kernel.is_plain
-    if plain and isinstance(kernel, HMC) and kernel.step_size is not None:
-        more: dict[str, Any] = {"n_leapfrog": kernel.n_leapfrog}
-        return _phi4(lattice_ops.phi4_hmc_run, kernel.step_size, target, **more)
+        return _phi4("mala", kernel.step_size, target)
+    if isinstance(kernel, HMC) and kernel.is_plain and kernel.step_size is not None:
+        return _phi4("hmc", kernel.step_size, target, n_leapfrog=kernel.n_leapfrog)
     return None
 
 
 def _phi4(
-    run: Callable[..., None],
-    step_size: Tensor | float,
-    target: lattice.Phi4,
-    *,
-    accepts: bool = True,
-    **more: Any,
+    move: Phi4Move, step_size: Tensor | float, target: lattice.Phi4, n_leapfrog: int = 1
 ) -> Sweeps:
     def sweep(state: State, first_step: int, n_steps: int) -> None:
-        given: dict[str, Any] = dict(more)
         x, counts = state.x, state.counts
-        if accepts:  # the run adds to its own pair of sums, from the first step to the last
+        pairs = None
+        if move != "langevin":  # the run adds to a pair of sums, from the first step to the last
             pairs = torch.stack((counts.accepted, counts.accepted_squares), 1)
-            given["accept"] = pairs
-        run(
+        phi4_run(
+            move,
             x,
             target.native_parameters(x),
-            step_size=step_size,
+            step_size,
             seed=state.seed,
             first_step=first_step,
             n_steps=n_steps,
             chain_offset=state.chain_offset,
+            n_leapfrog=n_leapfrog,
+            accept=pairs,
             n_nonfinite=counts.n_nonfinite,
-            **given,
         )
-        if accepts:
+        if pairs is not None:
             counts.accepted.copy_(pairs[:, 0])
             counts.accepted_squares.copy_(pairs[:, 1])
 

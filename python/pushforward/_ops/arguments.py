@@ -113,7 +113,10 @@ def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     """
     if device.type != "cpu":
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
+    out = torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
+    if out.nbytes >= _HUGE:
+        _native.advise_huge_pages(out)
+    return out
 
 
 def is_plain(*tensors: Any) -> bool:

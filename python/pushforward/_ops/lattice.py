@@ -8,6 +8,7 @@ native module checks them and the state. ``x`` is contiguous, ``(n_lattices, *sh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -88,83 +89,53 @@ def ising_clusters(
     changed(x)
 
 
-_LANGEVIN, _MALA, _HMC, _METROPOLIS = range(4)
+Phi4Move = Literal["langevin", "mala", "hmc", "metropolis"]
+_MOVES: dict[Phi4Move, int] = {"langevin": 0, "mala": 1, "hmc": 2, "metropolis": 3}
 
 
-def phi4_langevin_run(
+def phi4_run(
+    move: Phi4Move,
     x: Tensor,
     parameters: Phi4Parameters,
-    *,
     step_size: Tensor | float,
+    *,
     seed: int,
     first_step: int,
     n_steps: int,
     chain_offset: int,
-    n_nonfinite: Tensor | None = None,
-) -> None:
-    """Take ``n_steps`` Langevin steps in place; one that is not finite is counted, not taken."""
-    _phi4_run(
-        x, _LANGEVIN, parameters, step_size, 1, seed, first_step, n_steps, chain_offset, None,
-        n_nonfinite,
-    )  # fmt: skip
-
-
-def phi4_mala_run(
-    x: Tensor,
-    parameters: Phi4Parameters,
-    *,
-    step_size: Tensor | float,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
+    n_leapfrog: int = 1,
     accept: Tensor | None = None,
     n_nonfinite: Tensor | None = None,
 ) -> None:
-    """Take ``n_steps`` of MALA in place.
+    """Take ``n_steps`` of a move on phi^4 fields in place.
 
-    ``accept``, float64 ``(n_lattices, 2)``, is incremented by min(1, ratio) and its square.
+    Args:
+        move: ``"langevin"``, ``"mala"``, ``"hmc"`` or ``"metropolis"``, a checkerboard sweep of
+            site moves.
+        x: fields.
+        parameters: couplings.
+        step_size: of a step or of a leapfrog; site moves are uniform up to it, either way.
+        seed: ``0 <= seed < 2**63``.
+        first_step: index of the first step.
+        n_steps: number of steps.
+        chain_offset: global index of the first lattice.
+        n_leapfrog: leapfrog steps of a trajectory of ``"hmc"``.
+        accept: float64 ``(n_lattices, 2)``, incremented by min(1, ratio) and its square.
+        n_nonfinite: int64 ``(n_lattices,)``, incremented where a step is not finite, which is not
+            taken.
+
     """
-    _phi4_run(
-        x, _MALA, parameters, step_size, 1, seed, first_step, n_steps, chain_offset, accept,
-        n_nonfinite,
+    no_grad_in_place("phi4_run", x)
+    name = "width" if move == "metropolis" else "step_size"
+    h = parameter(step_size, x, name)
+    if not bool((h.isfinite() & (h > 0)).all()):
+        raise ValueError(f"{name}: expected positive finite values, got {step_size}")
+    p = parameters
+    _native.phi4_run(
+        x, _MOVES[move], p.kappa, p.lam, p.field, h, n_leapfrog, seed, first_step, n_steps,
+        chain_offset, accept, n_nonfinite, _workspace(x), threads(),
     )  # fmt: skip
-
-
-def phi4_hmc_run(
-    x: Tensor,
-    parameters: Phi4Parameters,
-    *,
-    step_size: Tensor | float,
-    n_leapfrog: int,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    accept: Tensor | None = None,
-    n_nonfinite: Tensor | None = None,
-) -> None:
-    """Take ``n_steps`` trajectories of ``n_leapfrog`` leapfrog steps in place."""
-    _phi4_run(
-        x, _HMC, parameters, step_size, n_leapfrog, seed, first_step, n_steps, chain_offset,
-        accept, n_nonfinite,
-    )  # fmt: skip
-
-
-def phi4_metropolis_run(
-    x: Tensor,
-    parameters: Phi4Parameters,
-    *,
-    width: Tensor | float,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-) -> None:
-    """Take ``n_steps`` checkerboard sweeps of site moves, uniform in ``[-width, width]``."""
-    _phi4_run(
-        x, _METROPOLIS, parameters, width, 1, seed, first_step, n_steps, chain_offset, None, None
-    )  # fmt: skip
+    changed(x)
 
 
 def phi4_log_density_and_score(
@@ -187,28 +158,3 @@ def _workspace(x: Tensor) -> Tensor | None:
     sites = x.shape[1:].numel()
     needed = 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32
     return torch.empty(len(x) * needed, dtype=torch.uint8, device=x.device)
-
-
-def _phi4_run(
-    x: Tensor,
-    move: int,
-    parameters: Phi4Parameters,
-    step_size: Tensor | float,
-    n_leapfrog: int,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    accept: Tensor | None,
-    n_nonfinite: Tensor | None,
-) -> None:
-    no_grad_in_place("phi4_run", x)
-    h = parameter(step_size, x, "width" if move == _METROPOLIS else "step_size")
-    if not bool((h.isfinite() & (h > 0)).all()):
-        raise ValueError(f"step_size: expected positive finite values, got {step_size}")
-    p = parameters
-    _native.phi4_run(
-        x, move, p.kappa, p.lam, p.field, h, n_leapfrog, seed, first_step, n_steps, chain_offset,
-        accept, n_nonfinite, _workspace(x), threads(),
-    )  # fmt: skip
-    changed(x)

@@ -7,8 +7,9 @@ takes ``n_steps`` in place in one native call.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -26,19 +27,38 @@ def _must_be(target: Any, laws: tuple[type, ...], kernel: Any) -> None:
         )
 
 
-def _checkerboard(target: Any, x: Tensor) -> None:
-    target.check_state(x)
-    target.check_even()
+class _OnIsing(ABC):
+    """A kernel of the Ising model alone."""
+
+    _on_checkerboard: ClassVar[bool]
+
+    def check(self, target: Any, x: Tensor) -> None:
+        """Raise unless the kernel can run on ``x`` under ``target``.
+
+        Raises:
+            TypeError: the target or a type is wrong.
+            ValueError: the state or its shape is.
+
+        """
+        _must_be(target, (Ising,), self)
+        target.check_state(x)
+        if self._on_checkerboard:
+            target.check_even()
+
+    def advance(
+        self, x: Tensor, target: Any, *, seed: int, first_step: int, n_steps: int, chain_offset: int
+    ) -> None:
+        """Take ``n_steps`` steps of ``x`` in place."""
+        _must_be(target, (Ising,), self)
+        self._turn(
+            x, target, seed=seed, first_step=first_step, n_steps=n_steps, chain_offset=chain_offset
+        )
+
+    @abstractmethod
+    def _turn(self, x: Tensor, target: Ising, **run: int) -> None: ...
 
 
-def _turn_clusters(x: Tensor, target: Any, *, wolff: bool, **run: int) -> None:
-    placed = target.placed(x)
-    ops.ising_clusters(
-        x, temperature=placed["temperature"], field=placed["field"], wolff=wolff, **run
-    )
-
-
-def _sweep_ising(x: Tensor, target: Ising, *, heat_bath: bool, **run: int) -> None:
+def _sweep(x: Tensor, target: Ising, *, heat_bath: bool, **run: int) -> None:
     placed = target.placed(x)
     ops.ising_sweeps(
         x,
@@ -47,6 +67,13 @@ def _sweep_ising(x: Tensor, target: Ising, *, heat_bath: bool, **run: int) -> No
         no_field=not bool((target.field != 0).any()),
         heat_bath=heat_bath,
         **run,
+    )
+
+
+def _turn_clusters(x: Tensor, target: Ising, *, wolff: bool, **run: int) -> None:
+    placed = target.placed(x)
+    ops.ising_clusters(
+        x, temperature=placed["temperature"], field=placed["field"], wolff=wolff, **run
     )
 
 
@@ -99,7 +126,8 @@ class Metropolis:
 
         """
         _must_be(target, (Ising, Phi4), self)
-        _checkerboard(target, x)
+        target.check_state(x)
+        target.check_even()
         if isinstance(target, Ising) and self.width is not None:
             raise ValueError("width: expected None for Ising, whose moves have no width")
         if isinstance(target, Phi4):
@@ -118,21 +146,21 @@ class Metropolis:
         _must_be(target, (Ising, Phi4), self)
         if isinstance(target, Phi4) and self.width is None:
             self.check(target, x)
-        run = {"seed": seed, "first_step": first_step, "n_steps": n_steps}
+        run: dict[str, Any] = {
+            "seed": seed,
+            "first_step": first_step,
+            "n_steps": n_steps,
+            "chain_offset": chain_offset,
+        }
         if isinstance(target, Ising):
-            _sweep_ising(x, target, heat_bath=False, chain_offset=chain_offset, **run)
+            _sweep(x, target, heat_bath=False, **run)
         else:
-            ops.phi4_metropolis_run(
-                x,
-                target.native_parameters(x),
-                width=0.0 if self.width is None else self.width,
-                chain_offset=chain_offset,
-                **run,
-            )
+            width = 0.0 if self.width is None else self.width
+            ops.phi4_run("metropolis", x, target.native_parameters(x), width, **run)
 
 
 @dataclass(frozen=True)
-class HeatBath:
+class HeatBath(_OnIsing):
     r"""The heat bath of the Ising model on a checkerboard: a step visits every site once.
 
     Each spin is drawn anew given its neighbours: it is up with probability ``1 / (1 + exp(-2 b /
@@ -150,24 +178,14 @@ class HeatBath:
 
     """
 
-    def check(self, target: Any, x: Tensor) -> None:
-        """Raise unless the kernel can run on ``x`` under ``target``."""
-        _must_be(target, (Ising,), self)
-        _checkerboard(target, x)
+    _on_checkerboard: ClassVar[bool] = True
 
-    def advance(
-        self, x: Tensor, target: Any, *, seed: int, first_step: int, n_steps: int, chain_offset: int
-    ) -> None:
-        """Take ``n_steps`` sweeps of ``x`` in place."""
-        _must_be(target, (Ising,), self)
-        _sweep_ising(
-            x, target, heat_bath=True, seed=seed, first_step=first_step, n_steps=n_steps,
-            chain_offset=chain_offset,
-        )  # fmt: skip
+    def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
+        _sweep(x, target, heat_bath=True, **run)
 
 
 @dataclass(frozen=True)
-class SwendsenWang:
+class SwendsenWang(_OnIsing):
     r"""Cluster moves of the Ising model: a step draws all bonds and gives every cluster a new sign.
 
     Any size will do. Bonds between equal spins hold with probability ``1 - exp(-2 / T)``; a cluster
@@ -186,24 +204,14 @@ class SwendsenWang:
 
     """
 
-    def check(self, target: Any, x: Tensor) -> None:
-        """Raise unless the kernel can run on ``x`` under ``target``."""
-        _must_be(target, (Ising,), self)
-        target.check_state(x)
+    _on_checkerboard: ClassVar[bool] = False
 
-    def advance(
-        self, x: Tensor, target: Any, *, seed: int, first_step: int, n_steps: int, chain_offset: int
-    ) -> None:
-        """Take ``n_steps`` steps of ``x`` in place."""
-        _must_be(target, (Ising,), self)
-        _turn_clusters(
-            x, target, wolff=False, seed=seed, first_step=first_step, n_steps=n_steps,
-            chain_offset=chain_offset,
-        )  # fmt: skip
+    def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
+        _turn_clusters(x, target, wolff=False, **run)
 
 
 @dataclass(frozen=True)
-class Wolff:
+class Wolff(_OnIsing):
     r"""Cluster moves of the Ising model: a step grows one cluster from a random site and turns it.
 
     Any size will do. A step costs as much as its cluster has sites, a fraction of a sweep above
@@ -223,17 +231,7 @@ class Wolff:
 
     """
 
-    def check(self, target: Any, x: Tensor) -> None:
-        """Raise unless the kernel can run on ``x`` under ``target``."""
-        _must_be(target, (Ising,), self)
-        target.check_state(x)
+    _on_checkerboard: ClassVar[bool] = False
 
-    def advance(
-        self, x: Tensor, target: Any, *, seed: int, first_step: int, n_steps: int, chain_offset: int
-    ) -> None:
-        """Take ``n_steps`` steps of ``x`` in place."""
-        _must_be(target, (Ising,), self)
-        _turn_clusters(
-            x, target, wolff=True, seed=seed, first_step=first_step, n_steps=n_steps,
-            chain_offset=chain_offset,
-        )  # fmt: skip
+    def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
+        _turn_clusters(x, target, wolff=True, **run)
