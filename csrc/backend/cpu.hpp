@@ -27,9 +27,6 @@ static void for_each_block(int64_t n, int64_t block, const Place& place, double 
 // ---- chains
 // --------------------------------------------------------------------------------------
 
-// Whether kernels for any number of coordinates are compiled once and not once a target.
-constexpr bool kSharesKernels = true;
-
 // Any number of coordinates that has no kernel of its own.
 template <class Body>
 static void with_any_dim(int64_t dim, const Body& body) {

@@ -14,14 +14,6 @@ namespace pf::PF_BACKEND {
 // ---- chains
 // --------------------------------------------------------------------------------------
 
-// Whether kernels for any number of coordinates are compiled once and not once a target. A GPU has
-// no cheap calls; the emulator, which sanitizers make slow to compile, has.
-#if defined(PF_EMULATOR)
-constexpr bool kSharesKernels = true;
-#else
-constexpr bool kSharesKernels = false;
-#endif
-
 // Any other number of coordinates.
 template <class Body>
 static void with_any_dim(int64_t dim, const Body& body) {

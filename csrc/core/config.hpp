@@ -33,3 +33,9 @@
 #define PF_NOINLINE __attribute__((noinline))
 #define PF_UNROLL _Pragma("GCC unroll 32")
 #endif
+// One function for many callers where code is big; a GPU has no cheap calls.
+#if defined(__CUDACC__)
+#define PF_SHARED_CODE PF_HD
+#else
+#define PF_SHARED_CODE static PF_NOINLINE
+#endif

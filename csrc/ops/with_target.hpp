@@ -19,23 +19,35 @@ struct Decay<const T&> {
 template <class T>
 using value_type = typename Decay<T>::type;
 
-// A target behind a pointer, for kernels that targets share.
-template <class Real, class D>
-class AnyTarget {
- public:
-  template <class Target>
-  explicit AnyTarget(const Target& target) : target_(&target), evaluate_(&call<Target>) {}
-  PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
-    return evaluate_(target_, x, score, work, dim, wanted);
+template <class T, class Real, class D>
+PF_SHARED_CODE Real evaluate_any(const TargetParams& p, const Real* x, Real* score, Real* work,
+                                 D dim, bool wanted) {
+  auto of = [&](const auto& target) { return target.evaluate(x, score, work, dim, wanted); };
+  switch (p.kind) {
+    case TargetKind::kGaussianDiagonal: return of(GaussianDiagonal<T>(p));
+    case TargetKind::kGaussianDense: return of(GaussianDense<T>(p));
+    case TargetKind::kMixtureIsotropic: return of(GaussianMixture<T, Precision::kIsotropic>(p));
+    case TargetKind::kMixtureDiagonal: return of(GaussianMixture<T, Precision::kDiagonal>(p));
+    case TargetKind::kMixtureDense: return of(GaussianMixture<T, Precision::kDense>(p));
+    case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
+    case TargetKind::kBanana: return of(Banana<T>(p));
+    case TargetKind::kFunnel: return of(Funnel<T>(p));
+    case TargetKind::kRing: return of(Ring<T>(p));
+    case TargetKind::kCount: break;
   }
+  return Real(T(0));
+}
 
- private:
-  template <class Target>
-  static Real call(const void* target, const Real* x, Real* score, Real* work, D dim, bool wanted) {
-    return static_cast<const Target*>(target)->evaluate(x, score, work, dim, wanted);
+// A target whose kind is found at each evaluation. Kernels for any number of coordinates have this
+// one, so that they are compiled once and not once a target: there a jump is nothing beside the
+// work.
+template <class T>
+struct AnyTarget {
+  TargetParams params;
+  template <class Real, class D>
+  PF_HD Real evaluate(const Real* x, Real* score, Real* work, D dim, bool wanted) const {
+    return evaluate_any<T>(params, x, score, work, dim, wanted);
   }
-  const void* target_;
-  Real (*evaluate_)(const void*, const Real*, Real*, Real*, D, bool);
 };
 
 // body(dim), where kLargest is the most coordinates that the op keeps in a GPU thread's registers.
@@ -58,16 +70,13 @@ static void with_dim(int64_t dim, const Body& body) {
   with_any_dim(dim, body);
 }
 
-// A target that has two coordinates and no other number of them.
-template <class T, int kLargest, class Target, class Body>
-static void with_plane(const Target& target, const Body& body) {
-  if constexpr (has_own_kernel<T>(2, kLargest) || !kSharesKernels) {
-    body(target, Dim<2>{2});
+// The ring has two coordinates and no other number of them.
+template <class T, int kLargest, class Body>
+static void with_ring(const TargetParams& p, const Body& body) {
+  if constexpr (has_own_kernel<T>(2, kLargest)) {
+    body(Ring<T>(p), Dim<2>{2});
   } else {
-    with_any_dim(2, [&](auto dim) {
-      using D = decltype(dim);
-      body(AnyTarget<typename ChainTile<T, D>::Real, D>(target), dim);
-    });
+    with_any_dim(2, [&](auto dim) { body(AnyTarget<T>{p}, dim); });
   }
 }
 
@@ -76,10 +85,10 @@ static void with_target(const TargetParams& p, const Body& body) {
   auto of = [&](const auto& target) {
     with_dim<T, kLargest>(p.dim, [&](auto dim) {
       using D = decltype(dim);
-      if constexpr (D::kKnown || !kSharesKernels) {
+      if constexpr (D::kKnown) {
         body(target, dim);
       } else {
-        body(AnyTarget<typename ChainTile<T, D>::Real, D>(target), dim);
+        body(AnyTarget<T>{p}, dim);
       }
     });
   };
@@ -92,7 +101,7 @@ static void with_target(const TargetParams& p, const Body& body) {
     case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
     case TargetKind::kBanana: return of(Banana<T>(p));
     case TargetKind::kFunnel: return of(Funnel<T>(p));
-    case TargetKind::kRing: return with_plane<T, kLargest>(Ring<T>(p), body);
+    case TargetKind::kRing: return with_ring<T, kLargest>(p, body);
     case TargetKind::kCount: break;
   }
 }

@@ -62,12 +62,14 @@ class Call:
             return S["PerChain"](number=value)
         return S["PerChain"](data=self.at(value), stride=value.ndim)
 
-    def target(self, law):
+    def target(self, law, dim_type):
         """TargetParams, and the target as the kernel holds it: (struct, C++ type, struct)."""
         kind, dim, k, tensors, scalars = law.native_arguments(self.dtype)
         data = [self.at(t.contiguous()) for t in tensors]
         pointers, t = (c_uint64 * 3)(*data), NAMES[self.dtype]
         params = S["TargetParams"](kind, dim, k, pointers, (S["double"] * 3)(*scalars))
+        if "WarpDim" in dim_type:  # one kernel for all targets
+            return params, f"AnyTarget<{t}>", functor(params)
         numbers = [S[t](s) for s in scalars]
         addresses = [c_uint64(a) for a in data]
         mixture = "GaussianMixture<{}, (pf::cuda::Precision){}>"
@@ -122,7 +124,6 @@ class Call:
 def of_dim(law, dtype, largest=32):
     """How the kernels of this target call its dimension, and the struct of it."""
     own = dtype == torch.float32 and law.dim in (1, 2, 3, 4, 8, 16, 32) and law.dim <= largest
-    own = own or law.kind == 8
     short = str(law.dim <= 32).lower()
     return f"pf::cuda::Dim<{law.dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(law.dim)
 

@@ -239,7 +239,8 @@ def test_evaluate(target, dtype):
     x = target.sample(n_chains, seed=1).to(dtype)
     value, score = torch.zeros(n_chains, dtype=dtype), torch.zeros_like(x)
     call = Call(dtype)
-    params, name, held = call.target(target)
+    dim, size = of_dim(target, dtype)
+    params, name, held = call.target(target, dim)
     p = S["EvaluateParams"](
         x=call.at(x),
         n_chains=n_chains,
@@ -247,7 +248,6 @@ def test_evaluate(target, dtype):
         log_density=call.at(value),
         score=call.at(score),
     )
-    dim, size = of_dim(target, dtype)
     parts = ["Evaluate<", f"cuda::{name}", f", {dim}"]
     call.chains("evaluate", parts, n_chains, target.dim, 0, functor(p, held, size), n_rows=5)
     expected = pf.ops.log_density_and_score(x, target)
@@ -293,7 +293,8 @@ def check_run(kind, target, dtype, **more):
 
     x, counts, moments, draws, value, velocity = outputs()
     call = Call(dtype)
-    params, name, held = call.target(target)
+    dim, size = of_dim(target, dtype, largest)
+    params, name, held = call.target(target, dim)
     coefficients = {
         k: call.per_chain(parameters.get(k, 1.0)) for k in ("step_size", "beta", "friction")
     }
@@ -306,10 +307,9 @@ def check_run(kind, target, dtype, **more):
         tallies=S["Tallies"](*map(call.at, counts.tensors())),
         moments=S["Moments"](*map(call.at, moments[:5]), 3),
     )  # fmt: skip
-    dim, size = of_dim(target, dtype, largest)
     parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
     call.chains(
-        f"{kind}_run", parts, n_chains, target.dim, 24 * target.dim, functor(p, held, size),
+        f"{kind}_run", parts, n_chains, target.dim, (16 + dtype.itemsize) * target.dim, functor(p, held, size),
         n_rows=n_rows + 1,
     )  # fmt: skip
     theirs = (expected[0], *expected[1].tensors(), *expected[2][:5], *expected[3:])
