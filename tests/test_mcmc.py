@@ -178,6 +178,20 @@ def test_to_arviz_summary_and_plot():
         pf.sample(LAW, pf.MALA(0.3), start(8), n_steps=9, store="stats", seed=1).to_arviz()
 
 
+@pytest.mark.parametrize(
+    "kernel", [pf.Langevin(0.1), pf.MALA(0.1), pf.UnderdampedLangevin(0.1, 1.0), pf.RandomWalk(1.0)]
+)
+def test_a_torch_target_is_evaluated_once_a_step(kernel):
+    calls = []
+
+    def law(x):
+        calls.append(1)
+        return -0.5 * x.square().sum(1)
+
+    pf.sample(law, kernel, torch.zeros(5, 2), n_steps=20, store="last", seed=1)
+    assert 20 <= len(calls) <= 21
+
+
 # ---- warm-up -------------------------------------------------------------------------------------
 
 

@@ -53,8 +53,7 @@ class Chains:
             ``sample(..., covariance=True)`` asked for it; see :attr:`cov`.
         sketch: the quantiles of draws that were not kept in memory, where
             ``sample(..., quantiles=True)`` asked for them; see :meth:`quantile`.
-        energy: mean of ``-log pi`` over all kept draws, those on disk only with
-            ``quantiles=True``, or over all sketched ones; None where there are neither.
+        streamed_energy: mean of ``-log pi`` over the sketched draws, or None; see :attr:`energy`.
 
     """
 
@@ -77,7 +76,7 @@ class Chains:
     tallies: diagnostics.Tallies | None = field(default=None, repr=False)
     covariance: Tensor | None = field(default=None, repr=False)
     sketch: diagnostics.QuantileSketch | None = field(default=None, repr=False)
-    energy: float | None = None
+    streamed_energy: float | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         kept = 0 if self.draws is None else len(self.draws)
@@ -99,6 +98,16 @@ class Chains:
         rows = self.draws.flatten(2).flatten(0, 1).double()
         away = rows - rows.mean(0)
         return away.mT @ away / max(len(rows) - 1, 1)
+
+    @cached_property
+    def energy(self) -> float | None:
+        """Mean of ``-log pi`` over all chains and the draws that were kept in memory or sketched.
+
+        None where there are neither.
+        """
+        if self.log_density is not None and self.log_density.numel() > 0:
+            return -float(self.log_density.double().mean())
+        return self.streamed_energy
 
     def quantile(self, q: Tensor | float) -> Tensor:
         """Return quantiles of each coordinate over all chains and draws.

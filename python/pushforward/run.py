@@ -278,7 +278,7 @@ class Run:
             tallies=recorder.tallies(left_out, self._before[0]),
             covariance=covariance,
             sketch=recorder.sketch,
-            energy=_energy(recorder),
+            streamed_energy=_energy(recorder),
         )
 
     # ---- a checkpoint ----------------------------------------------------------------------------
@@ -326,10 +326,7 @@ class Run:
 
 
 def _energy(recorder: Recorder) -> float | None:
-    """Return the mean of ``-log_density`` over the draws kept or sketched, if there are any."""
-    if recorder.log_density is not None:
-        values = recorder.log_density[: recorder.n_kept].double()
-        return None if values.numel() == 0 else -float(values.mean())
+    """Return the mean of ``-log_density`` over the draws that were sketched, if there are any."""
     total, n = recorder.energy.tolist()
     return None if n == 0 else total / n
 

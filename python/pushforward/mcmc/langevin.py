@@ -222,7 +222,7 @@ class UnderdampedLangevin(_Unadjusted):
         )
 
     def begin(self, state: State) -> None:
-        """Draw the first velocity, unless there is one."""
+        """Draw the first velocity, unless there is one; evaluate a torch target at the start."""
         if self.velocity is not None:
             velocity = self.velocity.clone()
         else:
@@ -238,6 +238,13 @@ class UnderdampedLangevin(_Unadjusted):
             )
             velocity = velocity / torch.as_tensor(column(self.beta, state.x)).sqrt()
         state.memory["velocity"] = velocity.contiguous()
+        if not self.runs_on(state.target):
+            value, score = state.evaluate(state.x)
+            state.memory |= {"log_density": value.clone(), "score": score.clone()}
+
+    def log_density(self, state: State) -> Tensor:
+        """Return the log-density at the state."""
+        return state.memory["log_density"]
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
@@ -251,8 +258,9 @@ class UnderdampedLangevin(_Unadjusted):
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
         x, velocity = state.x, state.memory["velocity"]
+        value, score = state.memory["log_density"], state.memory["score"]
+        before = value.clone()
         h, beta = column(self.step_size, x), column(self.beta, x)
-        value, score = state.evaluate(x)
         angle = torch.as_tensor(h * column(self.friction, x), dtype=torch.float64)
         keep = torch.exp(-angle).to(x.dtype)
         spread = (-torch.expm1(-2 * angle) / beta).sqrt().to(x.dtype)
@@ -260,13 +268,17 @@ class UnderdampedLangevin(_Unadjusted):
         halfway = x + 0.5 * h * v
         v = keep * v + spread * normals(state, step, random.PURPOSES["momentum"])
         proposed = halfway + 0.5 * h * v
-        v = v + 0.5 * h * state.evaluate(proposed)[1]
+        next_value, next_score = state.evaluate(proposed)
+        v = v + 0.5 * h * next_score
         # a step is taken whole or not at all
-        finite = column(_ops.rows(proposed.isfinite() & v.isfinite()).all(1), x)
+        taken = _ops.rows(proposed.isfinite() & v.isfinite()).all(1)
+        finite = column(taken, x)
         proposed = torch.where(finite, proposed, torch.nan)
         velocity.copy_(torch.where(finite, v, velocity))
+        score.copy_(torch.where(finite, next_score, score))
+        value.copy_(torch.where(taken, next_value, value))
         state.commit(proposed)
-        return value
+        return before
 
     def finished(self, state: State) -> UnderdampedLangevin:
         """Return the kernel with the last velocity."""
