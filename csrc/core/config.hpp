@@ -33,6 +33,12 @@
 #define PF_NOINLINE __attribute__((noinline))
 #define PF_UNROLL _Pragma("GCC unroll 32")
 #endif
+// Of a lambda on a path that the compiler takes for cold: without it there is a weak symbol.
+#if defined(__CUDACC__)
+#define PF_INLINE_LAMBDA
+#else
+#define PF_INLINE_LAMBDA __attribute__((always_inline))
+#endif
 // One function for many callers where code is big; a GPU has no cheap calls.
 #if defined(__CUDACC__)
 #define PF_SHARED_CODE PF_HD

@@ -53,7 +53,8 @@ class TileMoments {
   PF_HD void add(const Real* x, Mask left_out) {
     if (!any(left_out)) return add(x, Nobody{});
     const Wide weight = to_wide(select(left_out, Real(T(0)), Real(T(1))));
-    dim_.each([&](int64_t i) { add(i, (to_wide(x[i]) - to_wide(shift_[i])) * weight); });
+    dim_.each([&](int64_t i)
+                  PF_INLINE_LAMBDA { add(i, (to_wide(x[i]) - to_wide(shift_[i])) * weight); });
     if (--until_closed_ == 0) close_batch();
   }
   PF_HD void put_back() const {

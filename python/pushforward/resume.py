@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pushforward import _ops, checkpoint, random
 from pushforward.fingerprints import fingerprint
-from pushforward.storage import DrawStore
+from pushforward.storage.disk import check_free
 
 if TYPE_CHECKING:
     from pushforward.run import Run
@@ -80,7 +80,7 @@ class Resume:
         if self._found is None:
             run.begin()
             if isinstance(plan.store, Path):  # from the first a store belongs to a checkpoint
-                DrawStore.check_free(plan.store)
+                check_free(plan.store)
                 self.save(run, at_once=True)
             return
         tensors, facts = self._found

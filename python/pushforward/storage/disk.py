@@ -73,6 +73,12 @@ def explained(path: Path) -> Iterator[None]:
         raise OSError(number, f"store {path}: {reason}") from error
 
 
+def check_free(path: Path) -> None:
+    """Raise ValueError if there is something at ``path``."""
+    if os.path.lexists(path):
+        raise ValueError(f"path: expected one where there is nothing, got {path}, which exists")
+
+
 def build(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> None:
     """Make an empty store, which is there whole or not at all."""
     zarr = zarr_module()

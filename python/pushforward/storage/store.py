@@ -23,6 +23,7 @@ from pushforward.storage.arrays import Arrays
 from pushforward.storage.disk import (
     StoreFull,
     build,
+    check_free,
     explained,
     make_room,
     read_root,
@@ -69,12 +70,6 @@ class DrawStore:
         self._start, self._fill = 0, 0  # the chunk being filled: its first draw, its draws
         self._draws = self._log_density = np.empty(0)
 
-    @staticmethod
-    def check_free(path: Path) -> None:
-        """Raise ValueError if there is something at ``path``."""
-        if os.path.lexists(path):
-            raise ValueError(f"path: expected one where there is nothing, got {path}, which exists")
-
     @classmethod
     def create(
         cls,
@@ -113,7 +108,7 @@ class DrawStore:
         facts = json.loads(as_json({} if attributes is None else attributes, "attributes"))
         if "pushforward" in facts:
             raise ValueError("attributes: expected other names, got 'pushforward', which is taken")
-        cls.check_free(path)
+        check_free(path)
         with explained(path):
             build(path, layout, facts)
         try:
