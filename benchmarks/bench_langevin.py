@@ -18,7 +18,7 @@ import gates
 import peers
 import peers_mixture as mixtures
 import pushforward as pf
-from harness import Absent, Case, Contender, GateError, arguments, attempt, run
+from harness import Absent, Case, Contender, GateError, Round, arguments, attempt, run
 from machine import pin
 from make_tables import publish
 
@@ -77,7 +77,9 @@ def noise_ceiling() -> Contender:
             pf.random.normal(256, 1024, seed=next(seeds), out=out)
         return out
 
-    gate = lambda z, _calls: gates.standard_normal(z)  # noqa: E731
+    def gate(z: Any, _calls: int) -> None:
+        gates.standard_normal(z)
+
     return Contender("normals in cache", call, out.numel() * calls, gate, role="ceiling")
 
 
@@ -129,8 +131,13 @@ def gaussian(quick: bool) -> Case:
     walks = peers.gaussian(law.precision, law.step_size, law.start(n_chains))
     others = walkers(walks, law, n_chains, peer_steps, GAUSSIAN_BAR, quick)
     limits = [noise_ceiling(), fma_ceiling(256 if quick else 1024)]
-    noise = lambda seconds: dim * seconds["normals in cache"]  # noqa: E731
-    fma = lambda seconds: 2 * dim**2 * seconds["sgemm"]  # noqa: E731
+
+    def noise(seconds: Round) -> float:
+        return dim * seconds["normals in cache"]
+
+    def fma(seconds: Round) -> float:
+        return 2 * dim**2 * seconds["sgemm"]
+
     return Case(
         claim=f"Langevin `run`, dense Gaussian in {dim}-D, {n_chains:,} chains",
         unit="chain-steps",

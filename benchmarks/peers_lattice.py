@@ -117,7 +117,10 @@ def torch_langevin(
     start: Tensor, kappa: float, lam: float, h: float, steps: int, *, compiled: bool
 ) -> Callable[[], Tensor]:
     """Return Langevin steps of a phi^4 field in torch."""
-    step = lambda x, xi: x + h * _score_torch(x, kappa, lam) + math.sqrt(2 * h) * xi  # noqa: E731
+
+    def step(x: Tensor, xi: Tensor) -> Tensor:
+        return x + h * _score_torch(x, kappa, lam) + math.sqrt(2 * h) * xi
+
     return torch_walk(torch.compile(step) if compiled else step, start.clone(), steps)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests share: the zoo of targets, settings of hypothesis, restored threads."""
+"""What the tests share: targets and their zoo, settings of hypothesis, restored threads."""
 
 import math
 
@@ -29,6 +29,16 @@ def ring_of_modes(n_modes=8, radius=4.0, scale=0.5):
     angle = torch.arange(n_modes, dtype=torch.float64) * (2 * math.pi / n_modes)
     means = radius * torch.stack((angle.cos(), angle.sin()), 1)
     return pf.targets.GaussianMixture(means, scales=torch.full((n_modes,), scale))
+
+
+class AsTorch:
+    """A native target whose runs go through autograd."""
+
+    def __init__(self, law):
+        self._law = law
+
+    def log_density(self, x):
+        return self._law.log_density(x)
 
 
 def _spd(dim, seed):

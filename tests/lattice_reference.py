@@ -139,7 +139,10 @@ def enumerate_ising(shape, temperature, field=0.0):
     energy = -bonds - field * m
     weight = np.exp(-(energy - energy.min()) / temperature)
     weight /= weight.sum()
-    mean = lambda values: float((weight * values).sum())  # noqa: E731
+
+    def mean(values):
+        return float((weight * values).sum())
+
     e = mean(energy)
     return {
         "e": e / volume,

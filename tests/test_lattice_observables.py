@@ -82,7 +82,10 @@ def test_plain_formulas(shape):
     x = x[len(x) % table.block_length :]  # whole blocks only
     flat = x.flatten(2).flatten(0, 1)
     m = flat.mean(1)
-    close = lambda estimate, value: abs(estimate.value.item() - value.item()) < 1e-10  # noqa: E731
+
+    def close(estimate, value):
+        return abs(estimate.value.item() - value.item()) < 1e-10
+
     assert close(table.magnetisation, m.mean())
     assert close(table.abs_magnetisation, m.abs().mean())
     assert close(table.susceptibility, law.n_sites * ((m**2).mean() - m.abs().mean() ** 2))
