@@ -57,7 +57,7 @@ void langevin(py::handle out, py::handle x, py::handle score, py::handle step_si
                    target.data, s.x.data,
                    given.data,  s.n_chains,
                    s.dim,       h.view,
-                   b.view,      noise_source(seed, kProposal, chain_offset, s)};
+                   b.view,      noise_source(seed, purpose::kProposal, chain_offset, s)};
   start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::langevin, p);
 }
@@ -134,7 +134,7 @@ void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
                   g.view,
                   d.view,
                   n.view,
-                  noise_source(seed, kReverse, chain_offset, s)};
+                  noise_source(seed, purpose::kReverse, chain_offset, s)};
   start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::reverse, p);
 }

@@ -16,10 +16,6 @@ namespace pf {
 // The ops of the CPU level that was chosen at import.
 extern const OpTable* cpu_ops;
 
-// Purposes of the noise contract; python/pushforward/random.py holds the public table.
-constexpr uint32_t kProposal = 1, kAccept = 2, kForward = 6, kReverse = 7, kMomentum = 8, kTree = 9,
-                   kAdaptation = 11;
-
 // Where the tensors of a call are.
 inline Place place_of(const TensorView& x, int n_threads) {
   if (x.device() < 0) return {n_threads, -1, nullptr};

@@ -18,12 +18,12 @@ struct RunKind {
   bool accepts;
 };
 constexpr RunKind kRuns[] = {
-    {"langevin", &OpTable::langevin_run, kProposal, false},
-    {"random_walk", &OpTable::random_walk_run, kProposal, true},
-    {"mala", &OpTable::mala_run, kProposal, true},
-    {"underdamped", &OpTable::underdamped_run, kMomentum, false},
-    {"hmc", &OpTable::hmc_run, kMomentum, true},
-    {"nuts", &OpTable::nuts_run, kMomentum, true},
+    {"langevin", &OpTable::langevin_run, purpose::kProposal, false},
+    {"random_walk", &OpTable::random_walk_run, purpose::kProposal, true},
+    {"mala", &OpTable::mala_run, purpose::kProposal, true},
+    {"underdamped", &OpTable::underdamped_run, purpose::kMomentum, false},
+    {"hmc", &OpTable::hmc_run, purpose::kMomentum, true},
+    {"nuts", &OpTable::nuts_run, purpose::kMomentum, true},
 };
 
 // What a call keeps alive while it runs, found by name in the kernel's parameters.
@@ -132,13 +132,13 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
     return source;
   };
   p.noise = noise(chosen.purpose, s.dim);
-  p.accept = noise(kAccept, 1);
+  p.accept = noise(purpose::kAccept, 1);
   p.jitter = given.number("jitter", 0);
-  p.jitter_noise = noise(kAdaptation, 1);
+  p.jitter_noise = noise(purpose::kAdaptation, 1);
   if (chosen.op == &OpTable::nuts_run) {
     p.max_depth = given.count("max_depth", 10, 1);
     if (p.max_depth > 20) bad_value("max_depth", "at most 20", std::to_string(p.max_depth));
-    p.tree = noise(kTree, INT64_C(1) << p.max_depth);
+    p.tree = noise(purpose::kTree, INT64_C(1) << p.max_depth);
   }
   if (p.proposal > ProposalKind::kAutoregressive) bad_value("proposal", "a known one", "another");
   if (p.proposal == ProposalKind::kAutoregressive &&
@@ -211,7 +211,7 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.dim = s.dim;
   p.step_size = h.view;
   p.beta = b.view;
-  p.accept = noise_source(seed, kAccept, chain_offset, s);
+  p.accept = noise_source(seed, purpose::kAccept, chain_offset, s);
   start_at_step(p.accept, step, 1, 1, "step", s);
   p.tallies = counted.view;
   p.moments = m.view;

@@ -9,8 +9,6 @@
 namespace pf {
 namespace {
 
-constexpr uint32_t kSite = 10;
-
 // x (n_lattices, *shape): dense, of 1 to 4 dimensions, every size positive.
 LatticeShape shape_of(const TensorView& x, int least_dims, int most_dims) {
   const int n_dims = x.ndim - 1;
@@ -20,12 +18,19 @@ LatticeShape shape_of(const TensorView& x, int least_dims, int most_dims) {
                   std::to_string(most_dims) + " dimensions of a lattice",
               x.shape_text());
   }
-  LatticeShape shape{n_dims, {1, 1, 1, 1}};
+  LatticeShape shape{n_dims, {1, 1, 1, 1}, 1};
   for (int i = 0; i < n_dims; ++i) {
     shape.size[i] = x.shape[i + 1];
     if (shape.size[i] < 1) bad_value(x.name, "a lattice with sites", x.shape_text());
+    shape.n_sites *= shape.size[i];
   }
   return shape;
+}
+
+void must_be_even(const LatticeShape& shape, const TensorView& x) {
+  for (int i = 0; i < shape.n_dims; ++i) {
+    if (shape.size[i] % 2 != 0) bad_value("x", "even sizes for a checkerboard", x.shape_text());
+  }
 }
 
 // float64, one value or one a lattice, on x's device.
@@ -64,69 +69,88 @@ NoiseSource lattice_noise(py::handle seed, uint32_t purpose, py::handle chain_of
   return noise;
 }
 
-int64_t sites_of(const LatticeShape& s) { return s.size[0] * s.size[1] * s.size[2] * s.size[3]; }
+// A state of spins, and the parameters of their law.
+struct SpinArguments {
+  TensorView state;
+  LatticeParameter temperature, field;
+  SpinFields view{};
+  SpinArguments(py::handle x, py::handle t, py::handle h)
+      : state(x, "x", false), temperature(t, "temperature", state), field(h, "field", state) {
+    describe_words();
+    view.x = state.data;
+    view.n_lattices = state.n_chains();
+    view.shape = shape_of(state, 2, 3);
+    view.temperature = temperature.view;
+    view.field = field.view;
+  }
 
-// A state of spins: int8 or floating point words, and which of them are up and down.
-void describe_spins(const TensorView& x, int* bytes, uint64_t* up, uint64_t* down) {
-  if (x.code == dlpack::kInt && x.bits == 8) {
-    *bytes = 1, *up = 0x01, *down = 0xff;
-    return;
+ private:
+  // int8 or floating point words, and which of them are up and down.
+  void describe_words() {
+    if (state.code == dlpack::kInt && state.bits == 8) {
+      view.bytes = 1, view.up = 0x01, view.down = 0xff;
+      return;
+    }
+    switch (state.storage_dtype()) {
+      case Dtype::kBFloat16: view.bytes = 2, view.up = 0x3f80; break;
+      case Dtype::kFloat16: view.bytes = 2, view.up = 0x3c00; break;
+      case Dtype::kFloat32: view.bytes = 4, view.up = 0x3f800000; break;
+      case Dtype::kFloat64: view.bytes = 8, view.up = 0x3ff0000000000000; break;
+    }
+    view.down = view.up | uint64_t{1} << (8 * view.bytes - 1);
   }
-  switch (x.storage_dtype()) {
-    case Dtype::kBFloat16: *bytes = 2, *up = 0x3f80; break;
-    case Dtype::kFloat16: *bytes = 2, *up = 0x3c00; break;
-    case Dtype::kFloat32: *bytes = 4, *up = 0x3f800000; break;
-    case Dtype::kFloat64: *bytes = 8, *up = 0x3ff0000000000000; break;
+};
+
+// What a GPU's kernels work in where a lattice does not fit its shared memory: see ops.hpp.
+struct Workspace {
+  std::vector<TensorView> tensor;
+  void* data = nullptr;
+  Workspace(py::handle given, const TensorView& state, int64_t bytes) {
+    if (given.is_none()) {
+      if (state.device() >= 0) bad_value("workspace", "a tensor on x's device", "None");
+      return;
+    }
+    const TensorView& t = tensor.emplace_back(given, "workspace", false);
+    t.must_be_with(state);
+    t.must_have_numel(bytes, "bytes");
+    data = t.data;
   }
-  *down = *up | uint64_t{1} << (8 * *bytes - 1);
-}
+};
 
 void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
            py::handle seed, py::handle first_step, py::handle n_steps, py::handle chain_offset,
            int n_threads) {
-  const TensorView state(x, "x", false);
+  const SpinArguments a(x, temperature, field);
+  must_be_even(a.view.shape, a.state);
   IsingParams p{};
-  describe_spins(state, &p.bytes, &p.up, &p.down);
-  p.shape = shape_of(state, 2, 3);
-  for (int i = 0; i < p.shape.n_dims; ++i) {
-    if (p.shape.size[i] % 2 != 0)
-      bad_value("x", "even sizes for a checkerboard", state.shape_text());
-  }
-  const LatticeParameter t(temperature, "temperature", state), h(field, "field", state);
-  p.place = place_of(state, n_threads);
-  p.x = state.data;
-  p.n_lattices = state.n_chains();
-  p.temperature = t.view;
-  p.field = h.view;
+  p.place = place_of(a.state, n_threads);
+  p.spins = a.view;
   p.no_field = no_field;
   p.heat_bath = heat_bath;
   p.n_steps = whole(n_steps, "n_steps");
-  p.noise = lattice_noise(seed, kSite, chain_offset, first_step, p.n_steps, p.n_lattices,
-                          sites_of(p.shape));
+  p.noise = lattice_noise(seed, purpose::kSite, chain_offset, first_step, p.n_steps,
+                          a.view.n_lattices, a.view.shape.n_sites);
   launch(&OpTable::ising, p);
 }
 
 void clusters(py::handle x, py::handle temperature, py::handle field, bool wolff, py::handle seed,
-              py::handle first_step, py::handle n_steps, py::handle chain_offset, int n_threads) {
-  const TensorView state(x, "x", false);
+              py::handle first_step, py::handle n_steps, py::handle chain_offset,
+              py::handle workspace, int n_threads) {
+  const SpinArguments a(x, temperature, field);
+  const int64_t sites = a.view.shape.n_sites;
+  if (sites > INT32_MAX) bad_value("x", "fewer than 2^31 sites a lattice", a.state.shape_text());
   ClusterParams p{};
-  describe_spins(state, &p.bytes, &p.up, &p.down);
-  p.shape = shape_of(state, 2, 3);
-  const int64_t sites = sites_of(p.shape);
-  if (sites > INT32_MAX) bad_value("x", "fewer than 2^31 sites a lattice", state.shape_text());
-  const LatticeParameter t(temperature, "temperature", state), h(field, "field", state);
-  p.place = place_of(state, n_threads);
-  p.x = state.data;
-  p.n_lattices = state.n_chains();
-  p.temperature = t.view;
-  p.field = h.view;
+  p.place = place_of(a.state, n_threads);
+  p.spins = a.view;
   p.wolff = wolff;
   p.n_steps = whole(n_steps, "n_steps");
   const NoiseSource noise =
-      lattice_noise(seed, 0, chain_offset, first_step, p.n_steps, p.n_lattices, 4 * sites);
+      lattice_noise(seed, 0, chain_offset, first_step, p.n_steps, a.view.n_lattices, 4 * sites);
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
+  const Workspace memory(workspace, a.state, 8 * sites * a.view.n_lattices);
+  p.workspace = memory.data;
   launch(&OpTable::clusters, p);
 }
 
@@ -150,31 +174,18 @@ struct Phi4Arguments {
     view.lambda = lambda.view;
     view.field = field.view;
   }
-};
-
-// A GPU's: see Phi4RunParams.
-struct Workspace {
-  std::vector<TensorView> tensor;
-  void* data = nullptr;
-  Workspace(py::handle given, const Phi4Arguments& a) {
-    if (given.is_none()) {
-      if (a.state.device() >= 0) bad_value("workspace", "a tensor on x's device", "None");
-      return;
-    }
-    const TensorView& t = tensor.emplace_back(given, "workspace", false);
-    t.must_be_with(a.state);
-    const int64_t sites = sites_of(a.view.shape);
-    const int64_t row = a.view.shape.size[a.view.shape.n_dims - 1];
-    const int64_t needed = 5 * sites * (a.state.bits / 8) + sites / row * 8 + 32;
-    t.must_have_numel(needed * a.view.n_lattices, "bytes");
-    data = t.data;
+  int64_t workspace_bytes() const {
+    const LatticeShape& s = view.shape;
+    const int64_t rows = s.n_sites / s.size[s.n_dims - 1];
+    return (5 * s.n_sites * (state.bits / 8) + rows * 8 + 32) * view.n_lattices;
   }
 };
 
 void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::handle field,
               py::handle step_size, py::handle n_leapfrog, py::handle seed, py::handle first_step,
-              py::handle n_steps, py::handle chain_offset, py::handle accept,
-              py::handle n_nonfinite, py::handle workspace, int n_threads) {
+              py::handle n_steps, py::handle chain_offset, py::handle accepted,
+              py::handle accepted_squares, py::handle n_nonfinite, py::handle workspace,
+              int n_threads) {
   if (move < 0 || move >= static_cast<int>(Phi4Move::kCount)) {
     bad_value("move", "a known move", std::to_string(move));
   }
@@ -184,39 +195,42 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.place = a.place;
   p.fields = a.view;
   p.move = static_cast<Phi4Move>(move);
-  if (p.move == Phi4Move::kMetropolis) {
-    for (int i = 0; i < a.view.shape.n_dims; ++i) {
-      if (a.view.shape.size[i] % 2 != 0) {
-        bad_value("x", "even sizes for a checkerboard", a.state.shape_text());
-      }
-    }
-  }
+  if (p.move == Phi4Move::kMetropolis) must_be_even(a.view.shape, a.state);
   p.step_size = h.view;
   p.n_leapfrog = whole(n_leapfrog, "n_leapfrog");
   if (p.n_leapfrog < 1) bad_value("n_leapfrog", "at least 1", std::to_string(p.n_leapfrog));
   p.n_steps = whole(n_steps, "n_steps");
   const NoiseSource noise = lattice_noise(seed, 0, chain_offset, first_step, p.n_steps,
-                                          a.view.n_lattices, sites_of(a.view.shape));
+                                          a.view.n_lattices, a.view.shape.n_sites);
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
   std::vector<TensorView> outputs;
-  outputs.reserve(2);
-  if (!accept.is_none()) {
-    const TensorView& t = outputs.emplace_back(accept, "accept", false);
-    if (t.dtype() != Dtype::kFloat64) bad_type("accept", "float64", "float32");
+  outputs.reserve(3);
+  const auto one_a_lattice = [&](py::handle tensor, const char* name) -> const TensorView& {
+    const TensorView& t = outputs.emplace_back(tensor, name, false);
     t.must_be_with(a.state);
-    t.must_have_numel(2 * a.view.n_lattices, "two values a lattice");
-    p.accept = static_cast<double*>(t.data);
+    t.must_have_numel(a.view.n_lattices, "one value a lattice");
+    return t;
+  };
+  const auto sums = [&](py::handle tensor, const char* name) {
+    const TensorView& t = one_a_lattice(tensor, name);
+    if (t.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
+    return static_cast<double*>(t.data);
+  };
+  if (accepted.is_none() != accepted_squares.is_none()) {
+    bad_value("accepted_squares", "given together with accepted", "one of them");
+  }
+  if (!accepted.is_none()) {
+    p.tallies.accepted = sums(accepted, "accepted");
+    p.tallies.accepted_squares = sums(accepted_squares, "accepted_squares");
   }
   if (!n_nonfinite.is_none()) {
-    const TensorView& t = outputs.emplace_back(n_nonfinite, "n_nonfinite", false);
+    const TensorView& t = one_a_lattice(n_nonfinite, "n_nonfinite");
     t.must_be_int64();
-    t.must_be_with(a.state);
-    t.must_have_numel(a.view.n_lattices, "one count a lattice");
-    p.n_nonfinite = static_cast<int64_t*>(t.data);
+    p.tallies.n_nonfinite = static_cast<int64_t*>(t.data);
   }
-  const Workspace memory(workspace, a);
+  const Workspace memory(workspace, a.state, a.workspace_bytes());
   p.workspace = memory.data;
   launch(&OpTable::phi4_run, p);
 }
@@ -224,7 +238,7 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
 void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle field,
                    py::handle log_density, py::handle score, py::handle workspace, int n_threads) {
   const Phi4Arguments a(x, true, kappa, lambda, field, n_threads);
-  const Workspace memory(workspace, a);
+  const Workspace memory(workspace, a.state, a.workspace_bytes());
   Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, memory.data};
   std::vector<TensorView> outputs;
   outputs.reserve(2);

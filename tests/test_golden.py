@@ -20,7 +20,8 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward import _ops
+from pushforward import _ops, lattice
+from pushforward._ops.lattice import phi4_run
 from pushforward.targets.base import Kind, NativeTarget
 
 RECORD = Path(__file__).with_name("golden.json")
@@ -208,7 +209,52 @@ MOVES = {
     "hmc": ("hmc", {"step_size": 0.125, "n_leapfrog": 3, "jitter": 0.25}),
     "hmc, diagonal": ("hmc", {"step_size": 0.125, "n_leapfrog": 2, "metric": True}),
     "hmc, dense": ("hmc", {"step_size": 0.125, "n_leapfrog": 2, "dense": True}),
+    "nuts": ("nuts", {"step_size": 0.25, "max_depth": 3}),
+    "nuts, dense": ("nuts", {"step_size": 0.375, "max_depth": 4, "dense": True}),
     "underdamped": ("underdamped", {"step_size": 0.125, "friction": 0.75, "beta": 1.25}),
+}
+
+
+def spins(kernel, shape, in_field, device):
+    """Sweeps of Ising lattices at 1.5 to 4."""
+    n, steps = 35, {"seed": 18, "first_step": 3, "n_steps": 3, "chain_offset": BORDER}
+    temperature = 1.5 + torch.arange(n).double() * 5 / 68
+    field = sixteenths(n) if in_field else 0.0
+    target = lattice.Ising(shape, temperature=temperature, field=field)
+    up = pf.random.uniform(n, target.n_sites, seed=19).reshape(n, *shape) < 0.5
+    for dtype in (torch.int8, torch.float32):
+        x = torch.where(up, 1, -1).to(device, dtype)
+        kernel.advance(x, target, **steps)
+        yield x
+
+
+def field(move, shape, dtype, device):
+    """Moves of phi^4 fields, with what they count."""
+    n, (size, leaps) = 3, FIELD_MOVES[move]
+    target = lattice.Phi4(shape, kappa=(1 + torch.arange(n)) / 16, lam=0.125, field=0.0625)
+    x = normal(n, *shape, seed=20, dtype=dtype).to(device)
+    accepted, squares = torch.zeros(2, n, dtype=torch.float64, device=device)
+    bad = torch.zeros(n, dtype=torch.int64, device=device)
+    sums = {"accepted": accepted, "accepted_squares": squares} if leaps else {}
+    phi4_run(
+        move, x, target.native_parameters(x), size, n_leapfrog=max(1, leaps), n_nonfinite=bad,
+        seed=21, first_step=3, n_steps=3, chain_offset=BORDER, **sums,
+    )  # fmt: skip
+    return x, accepted, squares, bad, target.log_density(x), target.score(x)
+
+
+SPIN_MOVES = {
+    "metropolis": lattice.Metropolis(),
+    "heat bath": lattice.HeatBath(),
+    "swendsen-wang": lattice.SwendsenWang(),
+    "wolff": lattice.Wolff(),
+}
+# A size, and the leapfrog steps; zero where nothing is accepted as a whole.
+FIELD_MOVES = {
+    "langevin": (0.03125, 0),
+    "mala": (0.03125, 1),
+    "hmc": (0.125, 4),
+    "metropolis": (1, 0),
 }
 
 
@@ -259,8 +305,16 @@ def cases():
                 for dim in (2, 5, 33):
                     key = f"{move} {kind.name.lower()} {short} {dim}"
                     found[key] = partial(markov, move, kind, dim, dtype)
+        for move in FIELD_MOVES:
+            for shape in ((38,), (6, 10), (4, 2, 6), (2, 4, 2, 6)):
+                found[f"phi^4 {move} {short} {shape}"] = partial(field, move, shape, dtype)
         for name in _ops.MATH_FUNCTIONS:
             found[f"{name} {short}"] = partial(mathematics, name, dtype)
+    for name, kernel in SPIN_MOVES.items():
+        for shape in ((6, 10), (16, 12), (4, 2, 6)):
+            for in_field in (False, True):
+                key = f"ising {name} {shape}{' in a field' * in_field}"
+                found[key] = partial(spins, kernel, shape, in_field)
     return found
 
 

@@ -152,9 +152,9 @@ def test_native_ising(x, t, h, heat, no_field, seed, first, n, offset, wolff):
 @settings(max_examples=300)
 @given(
     x=states, law=mostly(st.just(FIELD)), kernel=mostly(st.sampled_from(KERNELS)), h=coefficient,
-    seed=index, first=index, n=small, offset=index, leaps=small, accept=mostly(st.none(), tensors()),
+    seed=index, first=index, n=small, offset=index, leaps=small, a=mostly(st.none(), tensors()), b=mostly(st.none(), tensors()),
 )  # fmt: skip
-def test_laws_on_anything(x, law, kernel, h, seed, first, n, offset, leaps, accept):
+def test_laws_on_anything(x, law, kernel, h, seed, first, n, offset, leaps, a, b):
     run = {"seed": seed, "first_step": first, "n_steps": n, "chain_offset": offset}
     for each in (law, SQUARE):
         if not isinstance(kernel, tuple(type(k) for k in KERNELS)):
@@ -168,9 +168,10 @@ def test_laws_on_anything(x, law, kernel, h, seed, first, n, offset, leaps, acce
     survives(lambda: FIELD.score(x))
     survives(
         lambda: ops.phi4_run(
-            "hmc", x, FIELD.native_parameters(x), h, n_leapfrog=leaps, accept=accept, **run
+            "hmc", x, FIELD.native_parameters(x), h, n_leapfrog=leaps, accepted=a,
+            accepted_squares=b, **run,
         )
-    )
+    )  # fmt: skip
 
 
 @settings(max_examples=150)

@@ -12,6 +12,7 @@ import torch
 
 import pushforward as pf
 from lattice_reference import ising_sweep, swendsen_wang, wolff
+from pushforward._ops import lattice as ops
 from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
 
 SEED = 2**40 + 3
@@ -38,12 +39,7 @@ def fields(n):
     return torch.linspace(-0.7, 0.5, n, dtype=torch.float64)
 
 
-EMULATED = pf.build_info()["CPU level"] == "emulator"
-
-
 def sweeps(x, law, kernel, n_steps=1, first_step=0, chain_offset=0, seed=SEED):
-    if EMULATED and kernel in (SwendsenWang(), Wolff()):
-        pytest.skip("cluster moves have no CUDA kernel")
     kernel.check(law, x)
     kernel.advance(
         x, law, seed=seed, first_step=first_step, n_steps=n_steps, chain_offset=chain_offset
@@ -86,6 +82,21 @@ def test_clusters_equal_numpy(shape, field):
         for step in (5, 6, 7):
             expected = reference(expected, 2.3, field, seed=SEED, step=step, offset=2)
         got = sweeps(x, law, kernel, 3, first_step=5, chain_offset=2)
+        np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("field", [0.0, 0.3])
+def test_clusters_of_lattices_too_large_for_shared_memory(monkeypatch, field):
+    # A GPU's kernels take the workspace then; a CPU's ignore it.
+    monkeypatch.setattr(ops, "_workspace", lambda x, n: torch.empty(len(x) * n, dtype=torch.uint8))
+    shape = (150, 180)
+    law = Ising(shape, temperature=2.3, field=field)
+    for kernel, reference in ((SwendsenWang(), swendsen_wang), (Wolff(), wolff)):
+        x = start(2, shape).to(torch.int8)
+        expected = x.numpy().copy()
+        for step in (5, 6):
+            expected = reference(expected, 2.3, field, seed=SEED, step=step, offset=2)
+        got = sweeps(x, law, kernel, 2, first_step=5, chain_offset=2)
         np.testing.assert_array_equal(got.numpy(), expected)
 
 
@@ -175,13 +186,14 @@ for dtype in (torch.float32, torch.float64):
     for shape in ((11,), (3, 3), (32, 32), (40, 70), (2, 3, 5), (4, 2, 6, 36)):
         law = Phi4(shape, kappa=torch.tensor([0.1, 0.2, 0.3]), lam=0.1, field=0.05)
         x = pf.random.normal(3, law.n_sites, seed=1, dtype=dtype).reshape(3, *shape)
-        p, accept = law.native_parameters(x), torch.zeros(3, 2, dtype=torch.float64)
+        p = law.native_parameters(x)
+        sums = {k: torch.zeros(3, dtype=torch.float64) for k in ("accepted", "accepted_squares")}
         ops.phi4_run("langevin", x, p, 0.02, **run)
-        ops.phi4_run("mala", x, p, 0.02, accept=accept, **run)
-        ops.phi4_run("hmc", x, p, 0.1, n_leapfrog=5, accept=accept, **run)
+        ops.phi4_run("mala", x, p, 0.02, **sums, **run)
+        ops.phi4_run("hmc", x, p, 0.1, n_leapfrog=5, **sums, **run)
         if all(n % 2 == 0 for n in shape):
             Metropolis(width=1.0).advance(x, law, **run)
-        for t in (x, accept, law.log_density(x), law.score(x)):
+        for t in (x, *sums.values(), law.log_density(x), law.score(x)):
             digest.update(t.numpy().tobytes())
 print(digest.hexdigest())
 """

@@ -44,6 +44,19 @@ def move(name, x, law, n_steps=1, first_step=0, chain_offset=0, **more):
     return x
 
 
+def acceptance():
+    return {k: torch.zeros(3, dtype=torch.float64) for k in ("accepted", "accepted_squares")}
+
+
+def pairs(sums):
+    return torch.stack((sums["accepted"], sums["accepted_squares"]), 1)
+
+
+def workspace(x, bytes_a_lattice):
+    """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
+    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
+
+
 def tolerance(x):
     # A score adds up to nine terms of a few units, each rounded once or twice.
     return 60 * torch.finfo(x.dtype).eps * max(1.0, x.abs().max().item() ** 3)
@@ -108,7 +121,7 @@ def decided(law, x, y, log_ratio, step):
 def test_mala_and_hmc_equal_torch(shape):
     law = law_of(shape)
     for name in ("mala", "hmc"):
-        x, accept = start(shape, torch.float64), torch.zeros(3, 2, dtype=torch.float64)
+        x, sums = start(shape, torch.float64), acceptance()
         expected, rates = x.clone(), torch.zeros(3, 2, dtype=torch.float64)
         if name == "mala":
             h = 0.5 / law.n_sites**0.5
@@ -120,7 +133,7 @@ def test_mala_and_hmc_equal_torch(shape):
                 ratio = ratio + (xi**2 / 2 - back).flatten(1).sum(1)
                 expected, rate = decided(law, expected, y, ratio, step)
                 rates += torch.stack((rate, rate**2), 1)
-            move("mala", x, law, 6, step_size=h, accept=accept)
+            move("mala", x, law, 6, step_size=h, **sums)
         else:
             eps = 0.6 / law.n_sites**0.25
             for step in range(6):
@@ -133,9 +146,9 @@ def test_mala_and_hmc_equal_torch(shape):
                 ratio = law.torch_log_density(y) - (p**2).flatten(1).sum(1) / 2 - before
                 expected, rate = decided(law, expected, y, ratio, step)
                 rates += torch.stack((rate, rate**2), 1)
-            move("hmc", x, law, 6, step_size=eps, n_leapfrog=4, accept=accept)
+            move("hmc", x, law, 6, step_size=eps, n_leapfrog=4, **sums)
         assert (x - expected).abs().max() <= 1e-10  # a few hundred roundings, which grow
-        assert (accept - rates).abs().max() <= 1e-10
+        assert (pairs(sums) - rates).abs().max() <= 1e-10
         assert rates[:, 0].sum() < 18 or law.n_sites > 100  # some were refused
 
 
@@ -143,6 +156,11 @@ def test_mala_and_hmc_equal_torch(shape):
 def test_metropolis_equals_torch(shape):
     law, x = law_of(shape), start(shape, torch.float64)
     expected, width, parity = x.clone(), 0.9, torch.from_numpy(sum(np.indices(shape)) % 2)
+    kappa, lam, field = (law.column(k, x) for k in ("kappa", "lam", "field"))
+
+    def action(p, around):
+        return p**2 * (lam * p**2 + 1 - 2 * lam) - p * (2 * kappa * around + field)
+
     for step in (1, 2):
         jump = width * (2 * noise(law, x, "proposal", step, pf.random.uniform) - 1)
         log_u = noise(law, x, "site", step, pf.random.uniform).log()
@@ -150,10 +168,9 @@ def test_metropolis_equals_torch(shape):
             y = expected + jump
             moved = torch.where(parity == colour, y, expected)
             # the action changes by the sum of the changes of sites that do not touch
-            kappa, lam, field = (law.column(k, x) for k in ("kappa", "lam", "field"))
             around = sum(expected.roll(s, a) for a in range(1, x.ndim) for s in (1, -1))
-            v = lambda p: p**2 * (lam * p**2 + 1 - 2 * lam) - p * (2 * kappa * around + field)  # noqa: B023, E731
-            expected = torch.where(log_u <= v(expected) - v(moved), moved, expected)
+            fall = action(expected, around) - action(moved, around)
+            expected = torch.where(log_u <= fall, moved, expected)
     Metropolis(width=width).advance(x, law, seed=SEED, first_step=1, n_steps=2, chain_offset=0)
     assert (x - expected).abs().max() <= 1e-12
 
@@ -233,12 +250,12 @@ def test_frozen_bits():
     for dtype in DTYPES:
         for shape in ((3, 3), (40,), (6, 70), (2, 4, 6), (2, 2, 2, 34)):
             law, x = law_of(shape), start(shape, dtype)
-            accept = torch.zeros(3, 2, dtype=torch.float64)
+            sums = acceptance()
             for name, more in RUNS.items():
                 if name != "metropolis" or all(n % 2 == 0 for n in shape):
-                    decides = {"accept": accept} if name in ("mala", "hmc") else {}
+                    decides = sums if name in ("mala", "hmc") else {}
                     move(name, x, law, 3, 2, 5, **more, **decides)
-            for t in (x, accept, law.log_density(x), law.score(x)):
+            for t in (x, pairs(sums), law.log_density(x), law.score(x)):
                 digest.update(t.numpy().tobytes())
     assert digest.hexdigest()[:16] == "278f5c10d5958a62"
 
@@ -252,11 +269,6 @@ def test_words_of_the_reference_are_the_noise():
 
 
 def test_a_field_too_large_for_shared_memory(monkeypatch):
-    # A GPU's kernel takes the workspace then; a CPU has none and ignores this one.
-    def workspace(x):
-        needed = 5 * x[0].numel() * x.element_size() + x[0].numel() // x.shape[-1] * 8 + 32
-        return torch.empty(len(x) * needed, dtype=torch.uint8)
-
     monkeypatch.setattr(ops, "_workspace", workspace)
     shape, h = (180, 190), 0.01
     law, x = law_of(shape), start(shape, torch.float64)

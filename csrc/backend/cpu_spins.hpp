@@ -5,29 +5,16 @@
 
 #include "backend/cpu_spin_groups.hpp"
 #include "backend/cpu_spin_strings.hpp"
+#include "core/spins.hpp"
 
 namespace pf::PF_BACKEND {
-
-// A spin's word at the interface, and its two values.
-template <class U>
-struct Spins {
-  U* x;
-  U up, down;
-  int64_t n_lattices;
-  LatticeShape shape;
-  PF_HD int64_t sites() const {
-    int64_t n = 1;
-    for (int i = 0; i < shape.n_dims; ++i) n *= shape.size[i];
-    return n;
-  }
-};
 
 // n_steps sweeps of every lattice. Threads take lattices, or, where there are fewer than threads
 // and each is large, slabs of one lattice after another; no bit depends on it.
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
                         int64_t n_steps, const Place& place) {
-  const int64_t sites = s.sites();
+  const int64_t sites = s.shape.n_sites;
   const double nanoseconds =
       0.6 * static_cast<double>(sites) * static_cast<double>(n_steps) + static_cast<double>(sites);
   const int n_masks = model.n_masks();
@@ -40,12 +27,12 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
       const int count = left < kGroup ? static_cast<int>(left) : kGroup;
       SpinGroup<Model> group(s.shape, n_masks, memory);
       const auto parameters = model.group(first, count);
-      group.load(s.x + first * sites, count);
+      group.load(s.lattice(first), count);
       for (int64_t k = 0; k < n_steps; ++k) {
         group.sweep(model, parameters, noise, noise.chain_offset + static_cast<uint64_t>(first),
                     count, static_cast<uint64_t>(k));
       }
-      group.store(s.up, s.down, s.x + first * sites, count);
+      group.store(s.up, s.down, s.lattice(first), count);
     });
     return;
   }
@@ -63,13 +50,13 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
                    strings.mark();
                    for (int64_t i = begin; i < end; ++i) {
                      const auto lattice = model.lattice(i);
-                     strings.load(s.x + i * sites);
+                     strings.load(s.lattice(i));
                      for (int64_t k = 0; k < n_steps; ++k) {
                        strings.sweep(model, lattice, noise,
                                      noise.chain_offset + static_cast<uint64_t>(i),
                                      static_cast<uint64_t>(k), inside);
                      }
-                     strings.store(s.up, s.down, s.x + i * sites);
+                     strings.store(s.up, s.down, s.lattice(i));
                    }
                  });
 }

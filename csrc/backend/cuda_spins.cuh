@@ -5,24 +5,11 @@
 #pragma once
 
 #include "backend/cuda.cuh"
+#include "core/spins.hpp"
 
 namespace pf::PF_BACKEND {
 
 constexpr int kSpinThreads = 256;
-
-// A spin's word at the interface, and its two values.
-template <class U>
-struct Spins {
-  U* x;
-  U up, down;
-  int64_t n_lattices;
-  LatticeShape shape;
-  // Sizes beyond the last dimension are 1.
-  PF_HD int64_t sites() const {
-    return shape.size[0] * shape.size[1] * shape.size[2] * shape.size[3];
-  }
-  PF_HD bool is_up(U word) const { return word >> (sizeof(U) * 8 - 1) == 0; }
-};
 
 // Where sites lie: coordinates from the last on.
 template <int kDims>
@@ -78,10 +65,10 @@ spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps) {
   static_assert(sizeof(typename Model::Class) * Model::kClasses <= kClassBytes, "classes fit");
   char* memory = static_cast<char*>(shared_memory());
   auto* classes = reinterpret_cast<typename Model::Class*>(memory);
-  const int64_t lattice = block_in_grid(), sites = s.sites();
+  const int64_t lattice = block_in_grid(), sites = s.shape.n_sites;
   auto* spins = reinterpret_cast<uint8_t*>(memory + kClassBytes);
   uint8_t* accepted = spins + sites;
-  U* x = s.x + lattice * sites;
+  U* x = s.lattice(lattice);
   for (int64_t i = thread_in_block(); i < sites; i += block_size()) spins[i] = s.is_up(x[i]);
   share_classes(model, lattice, classes);
   for (int64_t k = 0; k < n_steps; ++k) {
@@ -121,11 +108,11 @@ PF_KERNEL(kSpinThreads)
 colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blocks_a_lattice,
               int colour) {
   auto* classes = static_cast<typename Model::Class*>(shared_memory());
-  const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.sites();
+  const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.shape.n_sites;
   share_classes(model, lattice, classes);
   const int64_t b = block_in_grid() % blocks_a_lattice * block_size() + thread_in_block();
   if (b >= sites / 4) return;
-  U* x = s.x + lattice * sites;
+  U* x = s.lattice(lattice);
   const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
   const Block<uint32_t> words = words_of<Model>(noise, lattice, first + static_cast<uint64_t>(b));
   PF_UNROLL
@@ -141,7 +128,7 @@ colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blo
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
                         int64_t n_steps, const Place& place) {
-  const int64_t sites = s.sites(), bytes = kClassBytes + 2 * sites;
+  const int64_t sites = s.shape.n_sites, bytes = kClassBytes + 2 * sites;
   if (bytes <= shared_memory_limit(place)) {
     launch(place, s.n_lattices, kSpinThreads, bytes, spins_kernel<Model, U>, s, model, noise,
            n_steps);

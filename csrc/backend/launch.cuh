@@ -29,12 +29,21 @@ PF_HD int64_t thread_in_block() { return threadIdx.x; }
 PF_HD int64_t block_in_grid() { return blockIdx.x; }
 PF_HD int64_t block_size() { return blockDim.x; }
 PF_HD void sync_block() { __syncthreads(); }
+PF_HD uint32_t atomic_add(uint32_t* at, uint32_t n) { return atomicAdd(at, n); }
+PF_HD uint32_t atomic_min(uint32_t* at, uint32_t n) { return atomicMin(at, n); }
+PF_HD uint32_t atomic_exchange(uint32_t* at, uint32_t n) { return atomicExch(at, n); }
 #else
 PF_HD int64_t thread_in_block() { return 0; }
 PF_HD int64_t block_in_grid() { return 0; }
 PF_HD int64_t block_size() { return 1; }
 PF_HD void sync_block() {}
+PF_HD uint32_t atomic_add(uint32_t*, uint32_t) { return 0; }
+PF_HD uint32_t atomic_min(uint32_t*, uint32_t) { return 0; }
+PF_HD uint32_t atomic_exchange(uint32_t*, uint32_t) { return 0; }
 #endif
+// What other threads change meanwhile: read from memory and written there, not kept in registers.
+PF_HD uint32_t read_now(const uint32_t* at) { return *static_cast<const volatile uint32_t*>(at); }
+PF_HD void write_now(uint32_t* at, uint32_t n) { *static_cast<volatile uint32_t*>(at) = n; }
 #if defined(PF_EMULATOR)
 inline void* shared_memory() { return emulator::dynamic_shared(); }
 #else

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Plain descriptions of memory that cross from the host to a kernel. Structs only, no functions:
-// every backend shares these types, so nothing here may have code of its own.
+// Plain descriptions of memory that cross from the host to a kernel, and numbers. Every backend
+// shares these types, so nothing here may have code of its own.
 #pragma once
 
 #include <stdint.h>
@@ -16,6 +16,12 @@ struct Place {
   int device;
   void* stream;
 };
+
+// Purposes of the noise contract; python/pushforward/random.py holds the public table.
+namespace purpose {
+constexpr uint32_t kProposal = 1, kAccept = 2, kForward = 6, kReverse = 7, kMomentum = 8, kTree = 9,
+                   kSite = 10, kAdaptation = 11;
+}  // namespace purpose
 
 // One value a chain (stride 1) or one for all (stride 0), or, where data is null, `number`.
 struct PerChain {
@@ -87,10 +93,23 @@ struct Tallies {
   double* accepted_squares;
 };
 
-// A periodic lattice: sites in row-major order, the last of n_dims sizes runs fastest.
+// A periodic lattice: n_sites in row-major order, the last of n_dims sizes runs fastest; those
+// beyond n_dims are 1.
 struct LatticeShape {
   int n_dims;
   int64_t size[4];
+  int64_t n_sites;
+};
+
+// Fields of spins x (n_lattices, *shape): words of `bytes` bytes that are `up` or `down`, and the
+// top bit is set in `down` alone. temperature and field are float64, one a lattice.
+struct SpinFields {
+  void* x;
+  int bytes;
+  uint64_t up, down;
+  int64_t n_lattices;
+  LatticeShape shape;
+  PerChain temperature, field;
 };
 
 }  // namespace pf

@@ -27,8 +27,8 @@ class IsingModel {
   };
 
   explicit IsingModel(const IsingParams& p)
-      : temperature_(p.temperature),
-        field_(p.field),
+      : temperature_(p.spins.temperature),
+        field_(p.spins.field),
         heat_bath_(p.heat_bath),
         masks_(ising_masks(kDims, p.no_field, p.heat_bath)) {}
   PF_HD int n_masks() const { return masks_.count; }
@@ -101,27 +101,17 @@ class IsingModel {
   IsingMasks masks_;
 };
 
-template <class U>
-void sweep_words(const IsingParams& p) {
-  const Spins<U> spins{static_cast<U*>(p.x), static_cast<U>(p.up), static_cast<U>(p.down),
-                       p.n_lattices, p.shape};
-  if (p.shape.n_dims == 2) {
-    sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, p.place);
-  } else {
-    sweep_spins(spins, IsingModel<3>(p), p.noise, p.n_steps, p.place);
-  }
-}
-
 }  // namespace
 
 void ising(const IsingParams& p) {
-  if (p.n_lattices == 0 || p.n_steps == 0) return;
-  switch (p.bytes) {
-    case 1: return sweep_words<uint8_t>(p);
-    case 2: return sweep_words<uint16_t>(p);
-    case 4: return sweep_words<uint32_t>(p);
-    default: return sweep_words<uint64_t>(p);
-  }
+  if (p.spins.n_lattices == 0 || p.n_steps == 0) return;
+  with_spins(p.spins, [&](const auto& spins) PF_INLINE_LAMBDA {
+    if (spins.shape.n_dims == 2) {
+      sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, p.place);
+    } else {
+      sweep_spins(spins, IsingModel<3>(p), p.noise, p.n_steps, p.place);
+    }
+  });
 }
 
 }  // namespace pf::PF_BACKEND

@@ -157,35 +157,24 @@ struct MathParams {
   int64_t n;
 };
 
-// n_steps sweeps of the Ising model in place; x (n_lattices, *shape) holds words of `bytes` bytes
-// that are `up` or `down`, and the top bit is set in `down` alone. temperature and field are
-// float64, one a lattice.
+// n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices.
 struct IsingParams {
   Place place;
-  void* x;
-  int bytes;
-  uint64_t up, down;
-  int64_t n_lattices;
-  LatticeShape shape;
-  PerChain temperature, field;
+  SpinFields spins;
   bool no_field, heat_bath;
   NoiseSource noise;
   int64_t n_steps;
 };
 
 // n_steps cluster moves of the Ising model in place, of one cluster each (Wolff) or of all
-// (Swendsen-Wang); x as above.
+// (Swendsen-Wang). workspace, a GPU's only: 8 bytes a site.
 struct ClusterParams {
   Place place;
-  void* x;
-  int bytes;
-  uint64_t up, down;
-  int64_t n_lattices;
-  LatticeShape shape;
-  PerChain temperature, field;
+  SpinFields spins;
   bool wolff;
   uint64_t seed, chain_offset, first_step;
   int64_t n_steps;
+  void* workspace;
 };
 
 // A phi^4 field x (n_lattices, *shape); kappa, lambda and field are float64, one a lattice.
@@ -198,10 +187,9 @@ struct Phi4Fields {
 };
 
 // n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
-// it is the width of the moves. accept (n_lattices, 2) sums min(1, ratio) and its square, and
-// n_nonfinite (n_lattices,) counts steps that left the finite numbers and were not taken; either
-// may be null. workspace, a GPU's only: room for five arrays like x and a double for each row and
-// lattice, and 32 bytes a lattice.
+// it is the width of the moves. Of the tallies each may be null; n_divergent is not used.
+// workspace, a GPU's only: room for five arrays like x and a double for each row and lattice, and
+// 32 bytes a lattice.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
 struct Phi4RunParams {
   Place place;
@@ -211,8 +199,7 @@ struct Phi4RunParams {
   int64_t n_leapfrog;
   uint64_t seed, chain_offset, first_step;
   int64_t n_steps;
-  double* accept;
-  int64_t* n_nonfinite;
+  Tallies tallies;
   void* workspace;
 };
 

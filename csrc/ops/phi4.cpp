@@ -9,8 +9,6 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-// Purposes of the noise contract; python/pushforward/random.py holds the public table.
-constexpr uint32_t kProposal = 1, kAccept = 2, kMomentum = 8, kSite = 10;
 // Estimates of what a site costs in a pass, with and without making its normal.
 constexpr double kNoisy = 1.4, kQuiet = 0.3;
 
@@ -31,9 +29,10 @@ class Phi4Chain {
                    value_of<double>(p.fields.lambda, index),
                    value_of<double>(p.fields.field, index)),
         step_size_(static_cast<T>(value_of<double>(p.step_size, index))),
-        normals_(noise(p.move == Phi4Move::kHmc ? kMomentum : kProposal), last_entry()),
-        moves_(noise(kProposal), last_entry()),
-        words_(noise(kSite), last_entry()) {}
+        normals_(noise(p.move == Phi4Move::kHmc ? purpose::kMomentum : purpose::kProposal),
+                 last_entry()),
+        moves_(noise(purpose::kProposal), last_entry()),
+        words_(noise(purpose::kSite), last_entry()) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -55,11 +54,11 @@ class Phi4Chain {
  private:
   static PF_HD Array nothing() { return Array{nullptr}; }
 
-  PF_HD NoiseSource noise(uint32_t purpose) const {
+  PF_HD NoiseSource noise(uint32_t kind) const {
     NoiseSource n{};
     n.seed = p_.seed;
     n.chain_offset = p_.chain_offset + static_cast<uint64_t>(index_);
-    n.purpose = purpose;
+    n.purpose = kind;
     return n;
   }
   PF_HD uint64_t entry_of(uint64_t step) const {
@@ -74,7 +73,7 @@ class Phi4Chain {
     next_ = before;
   }
   PF_HD void refuse() const {
-    if (p_.n_nonfinite != nullptr && lattice_.speaks()) ++p_.n_nonfinite[index_];
+    if (p_.tallies.n_nonfinite != nullptr && lattice_.speaks()) ++p_.tallies.n_nonfinite[index_];
   }
 
   // x' = x + h s(x) + sqrt(2 h) xi  (eq 122)
@@ -173,12 +172,12 @@ class Phi4Chain {
   // Takes the proposal where log u <= log_ratio, which NaN never does.
   PF_HD void decide(uint64_t step, double log_ratio) {
     if (!(absolute(log_ratio) <= Format<double>::kLargest)) refuse();
-    if (p_.accept != nullptr && lattice_.speaks()) {
+    if (p_.tallies.accepted != nullptr && lattice_.speaks()) {
       const double ratio = log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0;
-      p_.accept[2 * index_] += ratio;
-      p_.accept[2 * index_ + 1] += ratio * ratio;
+      p_.tallies.accepted[index_] += ratio;
+      p_.tallies.accepted_squares[index_] += ratio * ratio;
     }
-    const T u = entry<Uniform, T>(noise(kAccept), step);
+    const T u = entry<Uniform, T>(noise(purpose::kAccept), step);
     if (log(u) <= static_cast<T>(log_ratio)) take();
   }
 
@@ -232,8 +231,7 @@ template <template <class, int> class Body, class Params>
 void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_passes) {
   const Phi4Fields& f = p.fields;
   if (f.n_lattices == 0) return;
-  const double sites =
-      static_cast<double>(f.shape.size[0] * f.shape.size[1] * f.shape.size[2] * f.shape.size[3]);
+  const double sites = static_cast<double>(f.shape.n_sites);
   with_dtype(f.dtype, [&](auto zero) {
     using T = decltype(zero);
     auto walk = [&](auto dims) {

@@ -18,21 +18,31 @@ struct Decay<const T&> {
 };
 template <class T>
 using value_type = typename Decay<T>::type;
+template <class A, class B>
+constexpr bool kSame = false;
+template <class A>
+constexpr bool kSame<A, A> = true;
+
+// The targets: each kind, and its type.
+#define PF_EACH_TARGET(X)                                         \
+  X(kGaussianDiagonal, GaussianDiagonal<T>)                       \
+  X(kGaussianDense, GaussianDense<T>)                             \
+  X(kMixtureIsotropic, GaussianMixture<T, Precision::kIsotropic>) \
+  X(kMixtureDiagonal, GaussianMixture<T, Precision::kDiagonal>)   \
+  X(kMixtureDense, GaussianMixture<T, Precision::kDense>)         \
+  X(kDoubleWell, DoubleWell<T>)                                   \
+  X(kBanana, Banana<T>)                                           \
+  X(kFunnel, Funnel<T>)                                           \
+  X(kRing, Ring<T>)
+#define PF_CASE(kind, ...) \
+  case TargetKind::kind: return of(__VA_ARGS__(p));
 
 template <class T, class Real, class D>
 PF_SHARED_CODE Real evaluate_any(const TargetParams& p, const Real* x, Real* score, Real* work,
                                  D dim, bool wanted) {
   auto of = [&](const auto& target) { return target.evaluate(x, score, work, dim, wanted); };
   switch (p.kind) {
-    case TargetKind::kGaussianDiagonal: return of(GaussianDiagonal<T>(p));
-    case TargetKind::kGaussianDense: return of(GaussianDense<T>(p));
-    case TargetKind::kMixtureIsotropic: return of(GaussianMixture<T, Precision::kIsotropic>(p));
-    case TargetKind::kMixtureDiagonal: return of(GaussianMixture<T, Precision::kDiagonal>(p));
-    case TargetKind::kMixtureDense: return of(GaussianMixture<T, Precision::kDense>(p));
-    case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
-    case TargetKind::kBanana: return of(Banana<T>(p));
-    case TargetKind::kFunnel: return of(Funnel<T>(p));
-    case TargetKind::kRing: return of(Ring<T>(p));
+    PF_EACH_TARGET(PF_CASE)
     case TargetKind::kCount: break;
   }
   return Real(T(0));
@@ -71,19 +81,22 @@ static void with_dim(int64_t dim, const Body& body) {
 }
 
 // The ring has two coordinates and no other number of them.
-template <class T, int kLargest, class Body>
-static void with_ring(const TargetParams& p, const Body& body) {
-  if constexpr (has_own_kernel<T>(2, kLargest)) {
-    body(Ring<T>(p), Dim<2>{2});
+template <class Target, class T, int kLargest, class Body>
+static void with_dim_of(int64_t dim, const Body& body) {
+  if constexpr (!kSame<Target, Ring<T>>) {
+    with_dim<T, kLargest>(dim, body);
+  } else if constexpr (has_own_kernel<T>(2, kLargest)) {
+    body(Dim<2>{2});
   } else {
-    with_any_dim(2, [&](auto dim) { body(AnyTarget<T>{p}, dim); });
+    with_any_dim(2, body);
   }
 }
 
 template <class T, int kLargest, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
   auto of = [&](const auto& target) {
-    with_dim<T, kLargest>(p.dim, [&](auto dim) {
+    using Target = value_type<decltype(target)>;
+    with_dim_of<Target, T, kLargest>(p.dim, [&](auto dim) {
       using D = decltype(dim);
       if constexpr (D::kKnown) {
         body(target, dim);
@@ -93,18 +106,12 @@ static void with_target(const TargetParams& p, const Body& body) {
     });
   };
   switch (p.kind) {
-    case TargetKind::kGaussianDiagonal: return of(GaussianDiagonal<T>(p));
-    case TargetKind::kGaussianDense: return of(GaussianDense<T>(p));
-    case TargetKind::kMixtureIsotropic: return of(GaussianMixture<T, Precision::kIsotropic>(p));
-    case TargetKind::kMixtureDiagonal: return of(GaussianMixture<T, Precision::kDiagonal>(p));
-    case TargetKind::kMixtureDense: return of(GaussianMixture<T, Precision::kDense>(p));
-    case TargetKind::kDoubleWell: return of(DoubleWell<T>(p));
-    case TargetKind::kBanana: return of(Banana<T>(p));
-    case TargetKind::kFunnel: return of(Funnel<T>(p));
-    case TargetKind::kRing: return with_ring<T, kLargest>(p, body);
+    PF_EACH_TARGET(PF_CASE)
     case TargetKind::kCount: break;
   }
 }
+#undef PF_CASE
+#undef PF_EACH_TARGET
 
 // kCount rows of a chain's coordinates: registers where their number is a constant, else the tile's
 // scratch. A warp has one more, for its noise.

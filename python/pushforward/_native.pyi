@@ -139,6 +139,7 @@ def clusters(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    workspace: Tensor | None,
     n_threads: int,
 ) -> None: ...
 def phi4_run(
@@ -153,7 +154,8 @@ def phi4_run(
     first_step: int,
     n_steps: int,
     chain_offset: int,
-    accept: Tensor | None,
+    accepted: Tensor | None,
+    accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
     workspace: Tensor | None,
     n_threads: int,

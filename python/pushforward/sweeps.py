@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from pushforward import lattice
@@ -101,9 +100,7 @@ def _phi4(
 ) -> Sweeps:
     def sweep(state: State, first_step: int, n_steps: int) -> None:
         x, counts = state.x, state.counts
-        pairs = None
-        if move != "langevin":  # the run adds to a pair of sums, from the first step to the last
-            pairs = torch.stack((counts.accepted, counts.accepted_squares), 1)
+        accepts = move != "langevin"
         phi4_run(
             move,
             x,
@@ -114,11 +111,9 @@ def _phi4(
             n_steps=n_steps,
             chain_offset=state.chain_offset,
             n_leapfrog=n_leapfrog,
-            accept=pairs,
+            accepted=counts.accepted if accepts else None,
+            accepted_squares=counts.accepted_squares if accepts else None,
             n_nonfinite=counts.n_nonfinite,
         )
-        if pairs is not None:
-            counts.accepted.copy_(pairs[:, 0])
-            counts.accepted_squares.copy_(pairs[:, 1])
 
     return sweep

@@ -301,6 +301,15 @@ uint64_t meet(const Wait& wait) {
   return self->result;
 }
 
+void interleave() {
+  Engine& e = engine;
+  if (e.ready.empty() || e.random(4) != 0) return;
+  e.running->state = Thread::kReady;
+  const size_t place = e.random(e.ready.size());
+  e.ready.insert(e.ready.begin() + static_cast<std::ptrdiff_t>(place), threadIdx.x);
+  hand_over(false);
+}
+
 void run(const Launch& launch) {
   const std::lock_guard<std::mutex> lock(engine.mutex);
   if (record(check(launch)) != cudaSuccess) return;

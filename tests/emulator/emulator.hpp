@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A small stand-in for the CUDA runtime, so that the kernels run on a machine without a GPU.
 //
-// Each thread of a block is a fibre. Threads change only at barriers, and in an order drawn from
-// PF_EMULATOR_SEED, so that a missing barrier gives a wrong answer for some seeds; the sanitizers
-// of the compiler find accesses out of bounds. It is stricter than the hardware where CUDA leaves
-// the result undefined: every thread that a barrier names must come to it, returned or not.
+// Each thread of a block is a fibre. Threads change only at barriers and, now and then, before an
+// atomic operation, in an order drawn from PF_EMULATOR_SEED, so that a missing barrier gives a
+// wrong answer for some seeds; the sanitizers of the compiler find accesses out of bounds. It is
+// stricter than the hardware where CUDA leaves the result undefined: every thread that a barrier
+// names must come to it, returned or not.
 //
 // There is no macro for __noinline__, since the headers of glibc and libstdc++ use that word.
 #pragma once
@@ -63,6 +64,9 @@ struct Launch {
 // Waits until the threads of the barrier have come; returns what the operation gives this thread.
 uint64_t meet(const Wait& wait);
 void run(const Launch& launch);
+
+// Lets another thread run before this one goes on, now and then.
+void interleave();
 
 // The dynamic shared memory of the running block: 16-byte aligned and no more, all bytes 0xff at
 // first, which is a NaN both as float and as double.
@@ -150,4 +154,25 @@ inline int __any_sync(unsigned mask, int predicate, emulator::Site site = emulat
 inline int __all_sync(unsigned mask, int predicate, emulator::Site site = emulator::Site::here()) {
   const uint64_t bit = predicate != 0;
   return int(emulator::meet({emulator::Op::kAll, site, mask, bit, 0, warpSize}));
+}
+
+inline unsigned atomicAdd(unsigned* at, unsigned n) {
+  emulator::interleave();
+  const unsigned before = *at;
+  *at += n;
+  return before;
+}
+
+inline unsigned atomicMin(unsigned* at, unsigned n) {
+  emulator::interleave();
+  const unsigned before = *at;
+  if (n < before) *at = n;
+  return before;
+}
+
+inline unsigned atomicExch(unsigned* at, unsigned n) {
+  emulator::interleave();
+  const unsigned before = *at;
+  *at = n;
+  return before;
 }

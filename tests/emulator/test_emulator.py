@@ -68,6 +68,7 @@ def assert_right(done):
         "host_threads",
         "float_state",
         "device",
+        "atomics",
     ],
 )
 def test_right_kernels_give_right_answers(programs, name):
@@ -84,8 +85,10 @@ def test_writes_out_of_bounds_are_reported(programs, name):
     assert "WRITE of size 8" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["missing_syncthreads", "missing_reuse", "missing_syncwarp"])
-def test_a_missing_barrier_gives_a_wrong_answer(programs, name):
+@pytest.mark.parametrize(
+    "name", ["missing_syncthreads", "missing_reuse", "missing_syncwarp", "lost_update"]
+)
+def test_a_race_gives_a_wrong_answer(programs, name):
     codes = set()
     for seed in SEEDS:
         assert_right(run(programs / "faults", name, seed=seed))

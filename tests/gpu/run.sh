@@ -51,7 +51,7 @@ sanitize() {
   else
     # Without torch's cache every tensor is an allocation of its own, whose end is watched.
     part "$1" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$1" \
-      --error-exitcode 9 "$python" tests/gpu/sanitizer_work.py
+      --error-exitcode 9 "$python" tests/gpu/sanitizer_work.py "$1"
   fi
 }
 

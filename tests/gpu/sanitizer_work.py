@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every op and target once, at ragged sizes, for compute-sanitizer: ``python sanitizer_work.py``.
+"""Every op, target and kernel once, at ragged sizes: ``python sanitizer_work.py <tool>``.
 
-Prints the CPU's digest beside the GPU's, so that a run under the sanitizer checks numbers too.
+It is what compute-sanitizer looks at. For ``racecheck`` it leaves out cluster moves, whose threads
+read on purpose what others change by atomic operations. Prints the CPU's digest beside the GPU's, so that a run under the sanitizer checks numbers too.
 """
 
 import hashlib
@@ -43,6 +44,39 @@ def everything(device):
     return out
 
 
+def markov_chains(device):
+    """Return the results of the kernels that accept, and of a tree."""
+    law = ZOO["gaussian-dense"]
+    kernels = [
+        pf.RandomWalk(0.3), pf.MALA(0.1), pf.UnderdampedLangevin(0.1, friction=1.0),
+        pf.HMC(0.2, n_leapfrog=3), pf.NUTS(0.3, max_depth=3),
+    ]  # fmt: skip
+    out = []
+    for kernel in kernels:
+        x = law.sample(133, seed=1).to(device)
+        chains = pf.sample(law, kernel, x, n_steps=3, seed=3, progress=False)
+        out += [chains.draws, chains.log_density, chains.mean]
+    return out
+
+
+def lattices(device, clusters):
+    """Return states of lattices that live in shared memory, and of some too large for it."""
+    out, steps = [], {"seed": 4, "first_step": 1, "n_steps": 2, "chain_offset": 5}
+    for shape in ((6, 10), (4, 2, 6), (150, 180)):
+        law = pf.lattice.Ising(shape, temperature=2.25, field=0.125)
+        moves = [pf.lattice.Metropolis(), pf.lattice.HeatBath()]
+        for move in [*moves, *[pf.lattice.SwendsenWang(), pf.lattice.Wolff()] * clusters]:
+            x = (pf.random.uniform(3, law.n_sites, seed=5) < 0.5).reshape(3, *shape) * 2.0 - 1
+            x = x.to(device)
+            move.advance(x, law, **steps)
+            out.append(x)
+        field = pf.lattice.Phi4(shape, kappa=0.125, lam=0.25)
+        for kernel in (pf.Langevin(0.01), pf.MALA(0.01), pf.HMC(0.05, n_leapfrog=2)):
+            x = pf.random.normal(3, law.n_sites, seed=6).reshape(3, *shape).to(device)
+            out.append(pf.sample(field, kernel, x, n_steps=2, seed=7, progress=False).draws)
+    return out
+
+
 def digest(tensors):
     """Return a digest of all bits."""
     found = hashlib.sha256()
@@ -54,7 +88,8 @@ def digest(tensors):
 def main():
     """Compare the two and return the exit status."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu", "cpu"]
-    found = [digest(everything(device)) for device in devices]
+    clusters = sys.argv[1:] != ["racecheck"]
+    found = [digest([*everything(d), *markov_chains(d), *lattices(d, clusters)]) for d in devices]
     print(*(f"{device} {d}" for device, d in zip(devices, found, strict=True)), sep="\n")
     return int(found[0] != found[1])
 

@@ -80,11 +80,10 @@ def ising_clusters(
 ) -> None:
     """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters."""
     check_device(x.device, "x")
-    if x.device.type != "cpu":
-        raise RuntimeError(f"x: expected a tensor on the CPU for cluster moves, got {x.device}")
     no_grad_in_place("ising_clusters", x)
+    memory = _workspace(x, 8 * x.shape[1:].numel()) if x.ndim > 0 else None
     _native.clusters(
-        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, threads()
+        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, memory, threads()
     )
     changed(x)
 
@@ -104,7 +103,8 @@ def phi4_run(
     n_steps: int,
     chain_offset: int,
     n_leapfrog: int = 1,
-    accept: Tensor | None = None,
+    accepted: Tensor | None = None,
+    accepted_squares: Tensor | None = None,
     n_nonfinite: Tensor | None = None,
 ) -> None:
     """Take ``n_steps`` of a move on phi^4 fields in place.
@@ -120,7 +120,9 @@ def phi4_run(
         n_steps: number of steps.
         chain_offset: global index of the first lattice.
         n_leapfrog: leapfrog steps of a trajectory of ``"hmc"``.
-        accept: float64 ``(n_lattices, 2)``, incremented by min(1, ratio) and its square.
+        accepted: float64 ``(n_lattices,)``, incremented by min(1, ratio); for ``"mala"`` and
+            ``"hmc"``.
+        accepted_squares: the same of its square; goes with ``accepted``.
         n_nonfinite: int64 ``(n_lattices,)``, incremented where a step is not finite, which is not
             taken.
 
@@ -133,28 +135,43 @@ def phi4_run(
     p = parameters
     _native.phi4_run(
         x, _MOVES[move], p.kappa, p.lam, p.field, h, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accept, n_nonfinite, _workspace(x), threads(),
+        chain_offset, accepted, accepted_squares, n_nonfinite, _phi4_workspace(x), threads(),
     )  # fmt: skip
     changed(x)
 
 
-def phi4_log_density_and_score(
-    x: Tensor, parameters: Phi4Parameters, *, value: bool = True, score: bool = True
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return ``log pi`` ``(n_lattices,)`` and its gradient, like ``x``; those that are wanted."""
+def phi4_log_density(x: Tensor, parameters: Phi4Parameters) -> Tensor:
+    """Return ``log pi`` ``(n_lattices,)``."""
     check_device(x.device, "x")
-    log_density = x.new_empty(x.shape[:1]) if value else None
-    gradient = torch.empty_like(x, memory_format=torch.contiguous_format) if score else None
-    p = parameters
-    memory = _workspace(x)
-    _native.phi4_evaluate(x, p.kappa, p.lam, p.field, log_density, gradient, memory, threads())
-    return log_density, gradient
+    value = x.new_empty(x.shape[:1])
+    _phi4_evaluate(x, parameters, value, None)
+    return value
 
 
-def _workspace(x: Tensor) -> Tensor | None:
-    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``)."""
-    if x.device.type == "cpu" or x.ndim < 2 or x.shape[-1] == 0:
+def phi4_score(x: Tensor, parameters: Phi4Parameters) -> Tensor:
+    """Return the gradient of :func:`phi4_log_density`, like ``x``."""
+    check_device(x.device, "x")
+    score = torch.empty_like(x, memory_format=torch.contiguous_format)
+    _phi4_evaluate(x, parameters, None, score)
+    return score
+
+
+def _phi4_evaluate(
+    x: Tensor, parameters: Phi4Parameters, value: Tensor | None, score: Tensor | None
+) -> None:
+    p, memory = parameters, _phi4_workspace(x)
+    _native.phi4_evaluate(x, p.kappa, p.lam, p.field, value, score, memory, threads())
+
+
+def _phi4_workspace(x: Tensor) -> Tensor | None:
+    if x.ndim < 2 or x.shape[-1] == 0:  # which the native module refuses
         return None
     sites = x.shape[1:].numel()
-    needed = 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32
-    return torch.empty(len(x) * needed, dtype=torch.uint8, device=x.device)
+    return _workspace(x, 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32)
+
+
+def _workspace(x: Tensor, bytes_a_lattice: int) -> Tensor | None:
+    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``)."""
+    if x.device.type == "cpu":
+        return None
+    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8, device=x.device)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +31,7 @@ def values(value: Any, name: str) -> Tensor:
     return finite(value, name, (0, 1))
 
 
-class LatticeLaw:
+class LatticeLaw(ABC):
     """A law on periodic lattices of one shape whose parameters may differ between lattices."""
 
     shape: tuple[int, ...]
@@ -83,9 +84,9 @@ class LatticeLaw:
         if n is not None and len(x) != n:
             raise ValueError(f"x: expected {n} lattices, one for each parameter, got {len(x)}")
 
+    @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
         """Return the logarithm of the density up to a constant, ``(n_lattices,)``."""
-        raise NotImplementedError
 
     def check_even(self) -> None:
         """Raise unless the lattice has a checkerboard: only even sizes close on themselves."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from pushforward import _ops, random
 from pushforward.mcmc.base import Kernel, State
 
 __all__ = ["Gibbs"]
+
+
+class _Conditionals(Protocol):
+    def conditional(self, i: int, x: Tensor) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +89,9 @@ class Gibbs(Kernel):
             chain_offset=state.chain_offset,
             start=step * dim,
         )
+        target = cast("_Conditionals", state.target)  # as checked at the beginning
         for i in range(dim):
-            law = state.target.conditional(i, proposed)  # type: ignore[attr-defined]
+            law = target.conditional(i, proposed)
             rows[:, i] = _draw(law, u[:, i], random.fold_in(state.seed, step * dim + i))
         state.commit(proposed)
         return before

@@ -202,6 +202,29 @@ __global__ void own_mask(double* out) {
 
 bool check_own_mask(bool fault) { return runs(0, own_mask<false>, own_mask<true>, fault, 1); }
 
+// ---- atomic operations ------------------------------------------------------------------------
+// Counts the threads; the faulty one reads, lets others by and writes.
+template <bool kFault>
+__global__ void count_threads(double* out) {
+  unsigned* counts = reinterpret_cast<unsigned*>(shared());
+  if (threadIdx.x == 0) counts[0] = counts[1] = 0;
+  __syncthreads();
+  if (kFault) {
+    const unsigned before = counts[0];
+    atomicAdd(counts + 1, 1);
+    counts[0] = before + 1;
+  } else {
+    atomicAdd(counts + 1, 1);
+    atomicAdd(counts, 1);
+  }
+  __syncthreads();
+  out[threadIdx.x] = counts[0];
+}
+
+bool check_lost_update(bool fault) {
+  return runs(2 * sizeof(unsigned), count_threads<false>, count_threads<true>, fault, kBlock);
+}
+
 // ---- launches over a limit --------------------------------------------------------------------
 __global__ void write_one(int* out) { *out = 1; }
 __global__ void write_one_with_more(int* out) { *out = 1; }
@@ -256,6 +279,7 @@ const Case kCases[] = {
     {"lane_returns", check_lane_returns},
     {"inactive_lane", check_inactive_lane},
     {"own_mask", check_own_mask},
+    {"lost_update", check_lost_update},
     {"configuration", check_configuration},
     {"shared_limit", check_shared_limit},
 };

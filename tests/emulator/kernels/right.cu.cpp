@@ -198,6 +198,28 @@ bool check_partial_warp(bool) {
   return true;
 }
 
+// ---- atomic operations ------------------------------------------------------------------------
+// Every thread draws a number, the least one of a row is kept, and one of each row comes first.
+__global__ void draw_numbers(unsigned* out, unsigned* shared_out) {
+  const unsigned t = threadIdx.x, row = t % 10;
+  out[atomicAdd(shared_out, 1)] += 1;
+  atomicMin(shared_out + 1 + row, t + 100);
+  if (atomicExch(shared_out + 11 + row, 1) == 0) atomicAdd(shared_out + 21, 1);
+}
+
+bool check_atomics(bool) {
+  const unsigned block = 70;
+  std::vector<unsigned> out(block), common(22, 0), wanted(22, 1);
+  for (unsigned row = 0; row < 10; ++row) {
+    common[1 + row] = ~0u;
+    wanted[1 + row] = row + 100;
+  }
+  wanted[0] = block, wanted[21] = 10;
+  emulator::launch(1, block, 0, kStream, draw_numbers, out.data(), common.data());
+  return launched() && all_same("a number", out, std::vector<unsigned>(block, 1)) &&
+         all_same("what the threads made together", common, wanted);
+}
+
 // ---- the host's side --------------------------------------------------------------------------
 bool check_host_threads(bool) {
   bool right[3] = {};
@@ -248,6 +270,7 @@ const Case kCases[] = {
     {"shuffles", check_shuffles},         {"votes", check_votes},
     {"partial_warp", check_partial_warp}, {"host_threads", check_host_threads},
     {"float_state", check_float_state},   {"device", check_device},
+    {"atomics", check_atomics},
 };
 
 }  // namespace
