@@ -31,33 +31,30 @@ class HmcMove {
         jitter_(tile.uniforms(p.jitter_noise, p.n_steps)),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
         judge_(p, tile, dim) {
-    value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+    if constexpr (D::kKnown) {
+      value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+    }
   }
 
   PF_HD Real value(bool) const { return value_; }
   PF_HD Nobody step(int64_t, bool) {
     Real *x = rows_[kX], *score = rows_[kScore], *r = rows_[kMomentum];
     Real *proposed = rows_[kProposed], *next_score = rows_[kNextScore];
-    noise_.begin_step(dim_);
-    dim_.each([&](int64_t i) {
-      r[i] = noise_.at(i);
-      proposed[i] = x[i];
-      next_score[i] = score[i];
-    });
-    step_size_ = mean_step_size_;
-    if (p_.jitter > 0) {
-      jitter_.begin_step(Dim<1>{1});
-      step_size_ = jittered(mean_step_size_, Real(static_cast<T>(p_.jitter)), jitter_.at(0));
-    }
-    const Real kinetic = half_square<Real>(dim_, r);
-    const Real half_step = step_size_ * Real(T(0.5));
-    Real value = value_;
-    kick_momentum(half_step);
-    for (int64_t l = 0; l < p_.n_leapfrog; ++l) {
-      const bool last = l + 1 == p_.n_leapfrog;
-      drift_position();
-      value = evaluate_at(target_, proposed, next_score, rows_[kWork], dim_, last);
-      kick_momentum(last ? half_step : step_size_);
+    Real kinetic = Real(T(0)), value = value_;
+    // Leapfrog step -1 is the evaluation at the start of all, where the constructor has not made
+    // it: see Evaluations.
+    for (int64_t l = D::kKnown || begun_ ? 0 : -1; l < p_.n_leapfrog; ++l) {
+      const bool at_start = !D::kKnown && l < 0, last = l + 1 == p_.n_leapfrog;
+      if (l == 0) kinetic = begin();
+      if (!at_start) drift_position();
+      value = evaluate_at(target_, at_start ? x : proposed, at_start ? score : next_score,
+                          rows_[kWork], dim_, last || at_start);
+      if (at_start) {
+        value_ = value;
+        begun_ = true;
+      } else {
+        kick_momentum(last ? step_size_ * Real(T(0.5)) : step_size_);
+      }
     }
     const Real log_ratio = (value - value_) + (kinetic - half_square<Real>(dim_, r));
     const auto refused = judge_.refused(log_ratio);
@@ -73,6 +70,25 @@ class HmcMove {
   PF_HD void finish() const { judge_.finish(); }
 
  private:
+  // Draws the momentum and takes half a kick; returns the kinetic energy before it.
+  PF_HD Real begin() {
+    Real *x = rows_[kX], *score = rows_[kScore], *r = rows_[kMomentum];
+    Real *proposed = rows_[kProposed], *next_score = rows_[kNextScore];
+    noise_.begin_step(dim_);
+    dim_.each([&](int64_t i) {
+      r[i] = noise_.at(i);
+      proposed[i] = x[i];
+      next_score[i] = score[i];
+    });
+    step_size_ = mean_step_size_;
+    if (p_.jitter > 0) {
+      jitter_.begin_step(Dim<1>{1});
+      step_size_ = jittered(mean_step_size_, Real(static_cast<T>(p_.jitter)), jitter_.at(0));
+    }
+    const Real kinetic = half_square<Real>(dim_, r);
+    kick_momentum(step_size_ * Real(T(0.5)));
+    return kinetic;
+  }
   PF_HD void kick_momentum(Real step_size) {
     Real *r = rows_[kMomentum], *turned = rows_[kTurned];
     metric_.pull(rows_[kNextScore], turned, dim_);
@@ -91,6 +107,7 @@ class HmcMove {
   Chain& rows_;
   Metric<T> metric_;
   Real mean_step_size_, step_size_, value_;
+  bool begun_ = false;
   typename Tile::Uniforms jitter_;
   typename Tile::Normals noise_;
   TileJudge<T, D> judge_;

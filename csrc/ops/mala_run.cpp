@@ -25,18 +25,21 @@ class MalaMove {
         noise_scale_(langevin_noise_scale(step_size_, beta_)),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
         judge_(p, tile, dim) {
-    value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+    evaluations_.start(value_, [&](bool of_state) { return evaluate(of_state); });
   }
 
   PF_HD Real value(bool) const { return value_; }
   PF_HD Nobody step(int64_t, bool) {
     Real *x = rows_[kX], *score = rows_[kScore];
     Real *proposed = rows_[kProposed], *next_score = rows_[kNextScore];
-    noise_.begin_step(dim_);
-    dim_.each([&](int64_t i) {
-      proposed[i] = langevin_move(x[i], score[i], step_size_, noise_scale_, noise_.at(i));
-    });
-    const Real value = evaluate_at(target_, proposed, next_score, rows_[kWork], dim_, true);
+    const auto propose = [&] {
+      noise_.begin_step(dim_);
+      dim_.each([&](int64_t i) {
+        proposed[i] = langevin_move(x[i], score[i], step_size_, noise_scale_, noise_.at(i));
+      });
+    };
+    const Real value =
+        evaluations_.next(value_, propose, [&](bool of_state) { return evaluate(of_state); });
     const Real correction =
         langevin_asymmetry<Real>(dim_, x, proposed, score, next_score, step_size_, beta_);
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
@@ -50,10 +53,16 @@ class MalaMove {
   PF_HD void finish() const { judge_.finish(); }
 
  private:
+  PF_HD Real evaluate(bool of_state) {
+    return evaluate_at(target_, rows_[of_state ? kX : kProposed],
+                       rows_[of_state ? kScore : kNextScore], rows_[kWork], dim_, true);
+  }
+
   const Target& target_;
   D dim_;
   Chain& rows_;
   Real step_size_, beta_, noise_scale_, value_;
+  Evaluations<D> evaluations_;
   typename Tile::Normals noise_;
   TileJudge<T, D> judge_;
 };

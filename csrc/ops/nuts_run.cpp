@@ -69,13 +69,20 @@ class NutsMove {
         uniforms_(tile.uniforms(tree_, 0)) {
     tree_.seed_at = tree_.step_at = nullptr;
     acceptance_.load(p.tallies, tile);
-    value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+    if constexpr (D::kKnown) {
+      value_ = evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, true);
+    }
   }
 
   PF_HD Real value(bool) const { return value_; }
   PF_HD Nobody step(int64_t k, bool) {
-    begin(k);
-    for (int64_t depth = 0; depth < p_.max_depth && any(alive_); ++depth) grow(depth);
+    // Depth -1 is the evaluation at the start of all, where the constructor has not made it: see
+    // Evaluations.
+    for (int64_t depth = D::kKnown || begun_ ? 0 : -1; depth < p_.max_depth; ++depth) {
+      if (depth == 0) begin(k);
+      if (depth > 0 && !any(alive_)) break;
+      grow(depth);
+    }
     acceptance_.add(accepted_ / leaves_);
     const auto diverged = diverged_ > Real(T(0));
     if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
@@ -111,6 +118,31 @@ class NutsMove {
 
   // Doubles the trajectories that have not ended.
   PF_HD void grow(int64_t depth) {
+    const bool at_start = !D::kKnown && depth < 0;
+    if (!at_start) choose_ends(depth);
+    const int64_t n_leaves = at_start ? 1 : INT64_C(1) << depth;
+    for (int64_t leaf = 0; leaf < n_leaves; ++leaf) {
+      Real log_u = Real(T(0));
+      if (!at_start) {
+        half_step_ = select(alive_, half_step_, log_u);  // the others stand still
+        log_u = log(next_uniform());
+        if (leaf == 0) log_accept_ = log_u;
+      }
+      const Real value = leapfrog(at_start);
+      if (at_start) {
+        value_ = value;
+        begun_ = true;
+        return;
+      }
+      weigh(leaf, value, log_u);
+      join(leaf);
+      if (!any(alive_)) return;
+    }
+    unite();
+  }
+
+  // Where the next doubling goes.
+  PF_HD void choose_ends(int64_t depth) {
     depth_ = depth;
     const Real one = Real(T(1)), zero = Real(T(0)), twice = directions_ + directions_;
     forward_ = twice > one;
@@ -127,25 +159,20 @@ class NutsMove {
       momentum[i] = near[i] = select(forward_, front[i], back[i]);
       far[i] = select(forward_, back[i], front[i]);
     });
-    const int64_t n_leaves = INT64_C(1) << depth;
-    for (int64_t leaf = 0; leaf < n_leaves; ++leaf) {
-      half_step_ = select(alive_, half_step_, zero);  // the others stand still
-      const Real log_u = log(next_uniform());
-      if (leaf == 0) log_accept_ = log_u;
-      weigh(leaf, leapfrog(), log_u);
-      join(leaf);
-      if (!any(alive_)) return;
-    }
-    unite();
   }
 
-  PF_HD Real leapfrog() {
+  // A leapfrog step to the next leaf, or only the evaluation of the state.
+  PF_HD Real leapfrog(bool at_start) {
     Real *at = rows_[kAt], *score = rows_[kAtScore], *turned = rows_[kTurned];
-    kick_momentum();
-    metric_.push(rows_[kMomentum], turned, dim_);
-    const Real step_size = half_step_ + half_step_;
-    dim_.each([&](int64_t i) { at[i] = drift(at[i], turned[i], step_size); });
-    const Real value = evaluate_at(target_, at, score, rows_[kWork], dim_, true);
+    if (!at_start) {
+      kick_momentum();
+      metric_.push(rows_[kMomentum], turned, dim_);
+      const Real step_size = half_step_ + half_step_;
+      dim_.each([&](int64_t i) { at[i] = drift(at[i], turned[i], step_size); });
+    }
+    const Real value = evaluate_at(target_, at_start ? rows_[kX] : at,
+                                   at_start ? rows_[kScore] : score, rows_[kWork], dim_, true);
+    if (at_start) return value;
     metric_.pull(score, rows_[kPulled], dim_);
     kick_momentum();
     return value;
@@ -253,6 +280,7 @@ class NutsMove {
   typename Tile::template Array<Real> waiting_;
   Metric<T> metric_;
   Real step_size_, value_;
+  bool begun_ = false;
   typename Tile::Normals noise_;
   NoiseSource tree_;
   typename Tile::Uniforms uniforms_;

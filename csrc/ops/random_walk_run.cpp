@@ -32,24 +32,15 @@ class RandomWalkMove {
         fresh_(static_cast<T>(sqrt(fma(-p.persistence, p.persistence, 1.0)))),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())),
         judge_(p, tile, dim) {
-    value_ = evaluate(rows[kX]);
+    evaluations_.start(value_, [&](bool of_state) { return evaluate(of_state); });
   }
 
   PF_HD Real value(bool) const { return value_; }
   PF_HD Nobody step(int64_t, bool) {
-    Real *x = rows_[kX], *proposed = rows_[kProposed], *step = rows_[kStep];
-    draw_step();
+    Real *x = rows_[kX], *proposed = rows_[kProposed];
     Real correction = Real(T(0));
-    if (p_.proposal == ProposalKind::kSymmetric) {
-      dim_.each([&](int64_t i) { proposed[i] = fma(scale_, step[i], x[i]); });
-    } else if (p_.proposal == ProposalKind::kLogNormal) {
-      dim_.each([&](int64_t i) { proposed[i] = x[i] * exp(scale_ * step[i]); });
-      correction =
-          row_dot<Real>(dim_, [&](int64_t i) { return step[i]; }, [&](int64_t) { return scale_; });
-    } else {
-      correction = autoregress();
-    }
-    const Real value = evaluate(proposed);
+    const Real value = evaluations_.next(
+        value_, [&] { correction = propose(); }, [&](bool of_state) { return evaluate(of_state); });
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
     dim_.each([&](int64_t i) { x[i] = select(refused, x[i], proposed[i]); });
     value_ = select(refused, value_, value);
@@ -60,8 +51,24 @@ class RandomWalkMove {
  private:
   // The score is computed and dropped, where the compiler does not see that it is not needed; it
   // takes the place of the noise, which has been used.
-  PF_HD Real evaluate(const Real* x) {
-    return evaluate_at(target_, x, rows_[kNoise], rows_[kWork], dim_, true);
+  PF_HD Real evaluate(bool of_state) {
+    return evaluate_at(target_, rows_[of_state ? kX : kProposed], rows_[kNoise], rows_[kWork], dim_,
+                       true);
+  }
+  // Returns log q(x | y) - log q(y | x).
+  PF_HD Real propose() {
+    Real *x = rows_[kX], *proposed = rows_[kProposed], *step = rows_[kStep];
+    draw_step();
+    if (p_.proposal == ProposalKind::kSymmetric) {
+      dim_.each([&](int64_t i) { proposed[i] = fma(scale_, step[i], x[i]); });
+      return Real(T(0));
+    }
+    if (p_.proposal == ProposalKind::kLogNormal) {
+      dim_.each([&](int64_t i) { proposed[i] = x[i] * exp(scale_ * step[i]); });
+      return row_dot<Real>(
+          dim_, [&](int64_t i) { return step[i]; }, [&](int64_t) { return scale_; });
+    }
+    return autoregress();
   }
   PF_HD void draw_step() {
     Real *xi = rows_[kNoise], *step = rows_[kStep];
@@ -94,6 +101,7 @@ class RandomWalkMove {
   Metric<T> metric_;
   Real scale_, beta_, value_;
   T fresh_;
+  Evaluations<D> evaluations_;
   typename Tile::Normals noise_;
   TileJudge<T, D> judge_;
 };

@@ -19,6 +19,38 @@ namespace pf::PF_BACKEND {
 // What a step leaves out of the statistics where every state counts.
 struct Nobody {};
 
+// Evaluations of a move: of the state before the first step, then of every proposal. Kernels for
+// any number of coordinates do the first in the loop of the others, so that they have the code of
+// all targets once, which takes the compiler longest; the others do it before, with start().
+template <class D>
+class Evaluations {
+ public:
+  // evaluate(true) is of the state, and goes to `value`.
+  template <class Real, class Evaluate>
+  PF_HD void start(Real& value, const Evaluate& evaluate) {
+    if constexpr (D::kKnown) value = evaluate(true);
+  }
+  // evaluate(false), after propose().
+  template <class Real, class Propose, class Evaluate>
+  PF_HD Real next(Real& value, const Propose& propose, const Evaluate& evaluate) {
+    if constexpr (D::kKnown) {
+      propose();
+      return evaluate(false);
+    } else {
+      for (;;) {
+        if (begun_) propose();
+        const Real found = evaluate(!begun_);
+        if (begun_) return found;
+        begun_ = true;
+        value = found;
+      }
+    }
+  }
+
+ private:
+  bool begun_ = false;
+};
+
 // The streaming sums of one tile, taken from memory at the start and put back at the end. What is
 // only touched at the end of a batch stays in memory.
 template <class T, class D>

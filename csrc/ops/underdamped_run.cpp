@@ -28,8 +28,10 @@ class UnderdampedMove {
         friction_(tile.load(p.friction), step_size_, tile.load(p.beta)),
         noise_(tile.normals(p.noise, dim, p.n_steps, rows.noise())) {
     tile.load_rows(static_cast<const T*>(p.velocity), dim, rows[kVelocity]);
-    value_ =
-        evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim, p.log_density != nullptr);
+    evaluations_.start(value_, [&](bool) {
+      return evaluate_at(target, rows[kX], rows[kScore], rows[kWork], dim,
+                         p.log_density != nullptr);
+    });
   }
 
   PF_HD Real value(bool) const { return value_; }
@@ -37,14 +39,22 @@ class UnderdampedMove {
     Real *x = rows_[kX], *v = rows_[kVelocity], *score = rows_[kScore];
     Real *next_x = rows_[kNextX], *next_v = rows_[kNextVelocity], *next_score = rows_[kNextScore];
     const Real half_step = step_size_ * Real(T(0.5));
-    noise_.begin_step(dim_);
-    dim_.each([&](int64_t i) {
-      const Real kicked = kick(v[i], score[i], half_step);
-      const Real halfway = drift(x[i], kicked, half_step);
-      next_v[i] = friction_(kicked, noise_.at(i));
-      next_x[i] = drift(halfway, next_v[i], half_step);
+    const auto propose = [&] {
+      noise_.begin_step(dim_);
+      dim_.each([&](int64_t i) {
+        const Real kicked = kick(v[i], score[i], half_step);
+        const Real halfway = drift(x[i], kicked, half_step);
+        next_v[i] = friction_(kicked, noise_.at(i));
+        next_x[i] = drift(halfway, next_v[i], half_step);
+      });
+    };
+    // Where the old value is not to be had again, it is always wanted.
+    constexpr bool kAgain = D::kKnown;
+    const bool value_wanted = kAgain ? wanted : p_.log_density != nullptr;
+    const Real value = evaluations_.next(value_, propose, [&](bool of_state) {
+      return evaluate_at(target_, of_state ? x : next_x, of_state ? score : next_score,
+                         rows_[kWork], dim_, value_wanted);
     });
-    const Real value = evaluate_at(target_, next_x, next_score, rows_[kWork], dim_, wanted);
     Real finite = Real(T(0));
     dim_.each([&](int64_t i) {
       next_v[i] = kick(next_v[i], next_score[i], half_step);
@@ -57,11 +67,13 @@ class UnderdampedMove {
       v[i] = select(refused, v[i], next_v[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
-    // A refused chain's old value may not have been wanted, so it is not known.
-    value_ = value;
-    if (wanted && any(refused)) {
-      value_ =
-          select(refused, evaluate_at(target_, x, next_score, rows_[kWork], dim_, true), value);
+    if constexpr (kAgain) {
+      const Real old = wanted && any(refused)
+                           ? evaluate_at(target_, x, next_score, rows_[kWork], dim_, true)
+                           : value_;
+      value_ = select(refused, old, value);
+    } else {
+      value_ = select(refused, value_, value);
     }
     return refused;
   }
@@ -75,6 +87,7 @@ class UnderdampedMove {
   Chain& rows_;
   Real step_size_, value_;
   Friction<Real> friction_;
+  Evaluations<D> evaluations_;
   typename Tile::Normals noise_;
 };
 
