@@ -132,16 +132,54 @@ def test_gibbs_without_quantiles_reads_the_seed():
     assert stats.kstest(runs[0].x.flatten().numpy(), stats.gamma(3).cdf).pvalue > 1e-8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in posteriors.NAMES if n != "eight-schools-centered"])
-def test_posteriors_reach_their_reference_means(name):
-    p = posteriors.posterior(name)
-    start = p.draw(64, 0).double()
-    chains = pf.sample(p.log_density, pf.NUTS(), start, warmup=150, n_steps=400, seed=1)
+def assert_reaches_the_reference(p, kernel, **run):
+    chains = pf.sample(p.log_density, kernel, p.draw(64, 0).double(), seed=1, **run)
     values = torch.stack([p.quantities(d) for d in chains.draws])
     z = (values.mean((0, 1)) - p.reference_mean) / pf.diagnostics.mcse(values)
     assert (pf.diagnostics.rhat(values) < 1.01).all()
     assert (z.abs() < 5.5).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in posteriors.NAMES if n != "eight-schools-centered"])
+def test_posteriors_reach_their_reference_means(name):
+    p = posteriors.posterior(name)
+    assert_reaches_the_reference(p, pf.NUTS(), warmup=150, n_steps=400)
+
+
+class Hierarchical:
+    """A proposal for the centred eight schools: the effects from their law given the other two."""
+
+    log_tau = torch.distributions.StudentT(4.0, 1.2, 1.4)
+    mu = torch.distributions.Normal(4.4, 4.5)
+
+    def effects(self, mu, log_tau):
+        effect, error = (torch.tensor(v) for v in (posteriors.EFFECT, posteriors.ERROR))
+        between = (-2 * log_tau)[:, None].exp()
+        precision = error**-2 + between
+        mean = (effect * error**-2 + mu[:, None] * between) / precision
+        return torch.distributions.Normal(mean, precision.rsqrt())
+
+    def sample(self, n):
+        mu, log_tau = (law.sample((n,)).double() for law in (self.mu, self.log_tau))
+        return torch.cat((self.effects(mu, log_tau).sample(), mu[:, None], log_tau[:, None]), 1)
+
+    def log_prob(self, x):
+        theta, mu, log_tau = x[:, :8], x[:, 8], x[:, 9]
+        effects = self.effects(mu, log_tau).log_prob(theta).sum(1)
+        return effects + self.mu.log_prob(mu) + self.log_tau.log_prob(log_tau)
+
+
+def test_a_proposal_made_for_it_reaches_the_means_of_the_centred_eight_schools():
+    p = posteriors.posterior("eight-schools-centered")
+    assert_reaches_the_reference(p, pf.Independence(Hierarchical()), n_steps=2000, burn_in=100)
+
+
+@pytest.mark.soak  # what a kernel needs that knows nothing of the neck
+def test_hmc_reaches_the_means_of_the_centred_eight_schools():
+    p = posteriors.posterior("eight-schools-centered")
+    kernel = pf.HMC(n_leapfrog=8, jitter=0.99, target_accept=0.6)
+    assert_reaches_the_reference(p, kernel, warmup=500, n_steps=30_000, thin=10)
 
 
 @pytest.mark.slow
