@@ -106,14 +106,15 @@ struct Workspace {
   std::vector<TensorView> tensor;
   void* data = nullptr;
   Workspace(py::handle given, const TensorView& state, int64_t bytes) {
-    if (given.is_none()) {
-      if (state.device() >= 0) bad_value("workspace", "a tensor on x's device", "None");
-      return;
-    }
+    if (given.is_none()) return;
     const TensorView& t = tensor.emplace_back(given, "workspace", false);
     t.must_be_with(state);
     t.must_have_numel(bytes, "bytes");
+    t.must_not_overlap(state, false);
     data = t.data;
+    if (reinterpret_cast<uintptr_t>(data) % 16 != 0) {
+      bad_value("workspace", "memory that begins at a multiple of 16 bytes", "another address");
+    }
   }
 };
 
@@ -211,6 +212,7 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     const TensorView& t = outputs.emplace_back(tensor, name, false);
     t.must_be_with(a.state);
     t.must_have_numel(a.view.n_lattices, "one value a lattice");
+    t.must_not_overlap(a.state, false);
     return t;
   };
   const auto sums = [&](py::handle tensor, const char* name) {
@@ -222,6 +224,9 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     bad_value("accepted_squares", "given together with accepted", "one of them");
   }
   if (!accepted.is_none()) {
+    if (p.move != Phi4Move::kMala && p.move != Phi4Move::kHmc) {
+      bad_value("accepted", "None for a move that is not accepted as a whole", "a tensor");
+    }
     p.tallies.accepted = sums(accepted, "accepted");
     p.tallies.accepted_squares = sums(accepted_squares, "accepted_squares");
   }

@@ -52,7 +52,7 @@ def pairs(sums):
     return torch.stack((sums["accepted"], sums["accepted_squares"]), 1)
 
 
-def workspace(x, bytes_a_lattice):
+def workspace(x, bytes_a_lattice, *, in_shared):
     """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
 

@@ -49,7 +49,12 @@ struct Clusters {
     });
   }
   PF_HD void settle(int64_t s) const {
-    const uint32_t r = root(static_cast<uint32_t>(s));
+    // Nobody shortens a way here, or it would put what lies above s in the place of its root.
+    uint32_t r = static_cast<uint32_t>(s), above = read_now(parent + r);
+    while (above != r) {
+      r = above;
+      above = read_now(parent + r);
+    }
     write_now(parent + s, r);
     if (law.field != 0.0) atomic_add(size + r, 1);
   }
@@ -76,14 +81,15 @@ struct Clusters {
       sync_block();
       for (int64_t i = begin + thread_in_block(); i < end; i += block_size()) {
         const int64_t s = members[i];
-        const auto reach = [&](int64_t other, bool bond_holds) {
-          if (bond_holds && atomic_exchange(mark + other, 1) == 0) {
+        const auto reach = [&](int64_t other, int64_t bond, int j) {
+          if (spin.up(other) != before || read_now(mark + other) != 0) return;
+          if (holds(step, bond, j) && atomic_exchange(mark + other, 1) == 0) {
             members[atomic_add(n_members, 1)] = static_cast<uint32_t>(other);
           }
         };
         each_dimension(law.shape, s, [&](int j, int64_t next, int64_t last) {
-          reach(next, spin.up(next) == before && holds(step, s, j));
-          reach(last, spin.up(last) == before && holds(step, last, j));
+          reach(next, s, j);
+          reach(last, last, j);
         });
       }
       sync_block();
@@ -105,8 +111,8 @@ struct Clusters {
   static PF_HD uint32_t word(const NoiseSource& noise, uint64_t index) {
     return bit_cast<uint32_t>(entry<Words, float>(noise, index));
   }
-  // Shortens the way on it. Whoever overwrites a newer parent by an older one loses nothing: that
-  // a site got a parent twice means that both were joined.
+  // For join alone: shortens the way on it. Whoever overwrites a newer parent by an older one loses
+  // nothing: that a site got a parent twice means that both were joined.
   PF_HD uint32_t root(uint32_t s) const {
     uint32_t p = read_now(parent + s);
     while (p != s) {

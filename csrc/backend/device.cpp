@@ -51,7 +51,7 @@ void out_of_shared_memory(int64_t needed, int64_t limit) {
   throw std::runtime_error("CUDA: one chain of this many coordinates needs " +
                            std::to_string(needed) + " bytes of shared memory, this GPU has " +
                            std::to_string(limit) +
-                           "; run it on the CPU or step it with update ops");
+                           "; run it on the CPU or, unless it is a lattice, with update ops");
 }
 
 }  // namespace pf

@@ -42,8 +42,19 @@ PF_HD uint32_t atomic_min(uint32_t*, uint32_t) { return 0; }
 PF_HD uint32_t atomic_exchange(uint32_t*, uint32_t) { return 0; }
 #endif
 // What other threads change meanwhile: read from memory and written there, not kept in registers.
-PF_HD uint32_t read_now(const uint32_t* at) { return *static_cast<const volatile uint32_t*>(at); }
-PF_HD void write_now(uint32_t* at, uint32_t n) { *static_cast<volatile uint32_t*>(at) = n; }
+PF_HD void let_others_run() {
+#if defined(PF_EMULATOR)
+  emulator::interleave();
+#endif
+}
+PF_HD uint32_t read_now(const uint32_t* at) {
+  let_others_run();
+  return *static_cast<const volatile uint32_t*>(at);
+}
+PF_HD void write_now(uint32_t* at, uint32_t n) {
+  let_others_run();
+  *static_cast<volatile uint32_t*>(at) = n;
+}
 #if defined(PF_EMULATOR)
 inline void* shared_memory() { return emulator::dynamic_shared(); }
 #else

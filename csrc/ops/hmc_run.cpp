@@ -106,7 +106,7 @@ class HmcMove {
   D dim_;
   Chain& rows_;
   Metric<T> metric_;
-  Real mean_step_size_, step_size_, value_;
+  Real mean_step_size_, step_size_, value_ = Real(T(0));
   bool begun_ = false;
   typename Tile::Uniforms jitter_;
   typename Tile::Normals noise_;

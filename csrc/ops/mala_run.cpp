@@ -61,7 +61,7 @@ class MalaMove {
   const Target& target_;
   D dim_;
   Chain& rows_;
-  Real step_size_, beta_, noise_scale_, value_;
+  Real step_size_, beta_, noise_scale_, value_ = Real(T(0));
   Evaluations<D> evaluations_;
   typename Tile::Normals noise_;
   TileJudge<T, D> judge_;

@@ -122,9 +122,10 @@ class NutsMove {
     if (!at_start) choose_ends(depth);
     const int64_t n_leaves = at_start ? 1 : INT64_C(1) << depth;
     for (int64_t leaf = 0; leaf < n_leaves; ++leaf) {
-      Real log_u = Real(T(0));
+      const Real zero = Real(T(0));
+      Real log_u = zero;
       if (!at_start) {
-        half_step_ = select(alive_, half_step_, log_u);  // the others stand still
+        half_step_ = select(alive_, half_step_, zero);  // the others stand still
         log_u = log(next_uniform());
         if (leaf == 0) log_accept_ = log_u;
       }
@@ -279,7 +280,7 @@ class NutsMove {
   Chain& rows_;
   typename Tile::template Array<Real> waiting_;
   Metric<T> metric_;
-  Real step_size_, value_;
+  Real step_size_, value_ = Real(T(0));
   bool begun_ = false;
   typename Tile::Normals noise_;
   NoiseSource tree_;

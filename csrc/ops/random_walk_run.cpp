@@ -99,7 +99,7 @@ class RandomWalkMove {
   D dim_;
   Chain& rows_;
   Metric<T> metric_;
-  Real scale_, beta_, value_;
+  Real scale_, beta_, value_ = Real(T(0));
   T fresh_;
   Evaluations<D> evaluations_;
   typename Tile::Normals noise_;

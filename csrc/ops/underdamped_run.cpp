@@ -48,7 +48,7 @@ class UnderdampedMove {
         next_x[i] = drift(halfway, next_v[i], half_step);
       });
     };
-    // Where the old value is not to be had again, it is always wanted.
+    // Kernels with one evaluation in their code cannot go back for the value at x: they keep it.
     constexpr bool kAgain = D::kKnown;
     const bool value_wanted = kAgain ? wanted : p_.log_density != nullptr;
     const Real value = evaluations_.next(value_, propose, [&](bool of_state) {
@@ -85,7 +85,7 @@ class UnderdampedMove {
   const Tile& tile_;
   D dim_;
   Chain& rows_;
-  Real step_size_, value_;
+  Real step_size_, value_ = Real(T(0));
   Friction<Real> friction_;
   Evaluations<D> evaluations_;
   typename Tile::Normals noise_;

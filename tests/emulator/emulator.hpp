@@ -65,7 +65,8 @@ struct Launch {
 uint64_t meet(const Wait& wait);
 void run(const Launch& launch);
 
-// Lets another thread run before this one goes on, now and then.
+// Lets another thread of the block run before this one goes on, now and then. Where threads change
+// memory that others read without a barrier, the kernels call it too.
 void interleave();
 
 // The dynamic shared memory of the running block: 16-byte aligned and no more, all bytes 0xff at

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdlib.h>
 
 using cudaStream_t = void*;
 
@@ -52,6 +53,12 @@ namespace emulator {
 constexpr unsigned kMaxBlock = 1024;
 constexpr size_t kSharedBytes = 48 * 1024;      // of a kernel that asks for no more
 constexpr size_t kMaxSharedBytes = 227 * 1024;  // of one that does
+
+// What the device says that it has: PF_EMULATOR_SHARED bytes where that is set.
+inline int shared_bytes() {
+  const char* given = getenv("PF_EMULATOR_SHARED");
+  return given ? atoi(given) : int(kMaxSharedBytes);
+}
 
 cudaError_t& last_error();  // of this host thread
 
@@ -111,7 +118,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = int(emulator::kMaxBlock); break;
     case cudaDevAttrMaxSharedMemoryPerBlock: *value = int(emulator::kSharedBytes); break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(emulator::kMaxSharedBytes); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = emulator::shared_bytes(); break;
     case cudaDevAttrWarpSize: *value = 32; break;
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
     case cudaDevAttrComputeCapabilityMajor: *value = 9; break;

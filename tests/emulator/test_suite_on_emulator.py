@@ -21,6 +21,8 @@ QUICK = [
     ("test_noise_laws.py", ELSEWHERE, 18),
     ("test_noise_arguments.py", ELSEWHERE, 79),
     ("test_math.py", ELSEWHERE, 120),
+    ("test_lattice_ising.py", ELSEWHERE, 128),
+    ("test_lattice_phi4.py", ELSEWHERE, 58),
 ]
 SOAK = [
     ("test_bad_input.py", ELSEWHERE, 9),
@@ -63,6 +65,12 @@ def run(module, arguments, seed=0, **variables):
 @pytest.mark.parametrize(("file", "left_out", "least"), [*QUICK, *soak])
 def test_file(module, file, left_out, least, seed):
     assert run(module, [f"tests/{file}", "-k", f"not ({left_out})"], seed) >= least
+
+
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.soak)])
+def test_lattices_in_global_memory(module, seed):
+    files = [f"tests/test_lattice_{name}.py" for name in ("ising", "phi4")]
+    assert run(module, [*files, "-k", "too_large"], seed, PF_EMULATOR_SHARED="4096") == 3
 
 
 def test_sizes_past_31_bits(module):

@@ -20,7 +20,7 @@ STEP = {"step_size": 0.1, "beta": 0.7, "seed": 3}
 def same(a, b):
     """Whether two tensors on any devices hold the same bits."""
     a, b = a.detach().cpu().contiguous(), b.detach().cpu().contiguous()
-    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return (
         a.dtype == b.dtype
         and a.shape == b.shape

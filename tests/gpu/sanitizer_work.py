@@ -2,7 +2,9 @@
 """Every op, target and kernel once, at ragged sizes: ``python sanitizer_work.py <tool>``.
 
 It is what compute-sanitizer looks at. For ``racecheck`` it leaves out cluster moves, whose threads
-read on purpose what others change by atomic operations. Prints the CPU's digest beside the GPU's, so that a run under the sanitizer checks numbers too.
+read on purpose what others change.
+
+Prints the CPU's digest beside the GPU's, so that a run under the sanitizer checks numbers too.
 """
 
 import hashlib

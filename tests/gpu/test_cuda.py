@@ -44,6 +44,22 @@ def test_runs(device, target, dtype, n):
     assert same(there, expected)
 
 
+@pytest.mark.parametrize("field", [0.0, 0.01])
+@pytest.mark.parametrize(("shape", "n_steps"), [((1024, 1024), 20), ((128, 128), 100)], ids=str)
+@each_device
+def test_clusters(device, shape, n_steps, field):
+    # Near the critical point, where clusters are large and many threads meet in each.
+    law = pf.lattice.Ising(shape, temperature=2.25, field=field)
+    steps = {"seed": 4, "first_step": 2, "n_steps": n_steps, "chain_offset": 5}
+    for kernel in (pf.lattice.SwendsenWang(), pf.lattice.Wolff()):
+        up = pf.random.uniform(3, law.n_sites, seed=5) < 0.6
+        expected = torch.where(up, 1, -1).to(torch.int8).reshape(3, *shape)
+        got = expected.to(device, copy=True)
+        kernel.advance(expected, law, **steps)
+        kernel.advance(got, law, **steps)
+        assert same(got, expected)
+
+
 @pytest.mark.parametrize("n", [0, 1, 133])
 @each_device
 @each_dtype

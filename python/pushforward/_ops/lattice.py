@@ -81,7 +81,8 @@ def ising_clusters(
     """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters."""
     check_device(x.device, "x")
     no_grad_in_place("ising_clusters", x)
-    memory = _workspace(x, 8 * x.shape[1:].numel()) if x.ndim > 0 else None
+    sites = x.shape[1:].numel()
+    memory = _workspace(x, 8 * sites, in_shared=9 * sites + 256)
     _native.clusters(
         x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, memory, threads()
     )
@@ -167,11 +168,18 @@ def _phi4_workspace(x: Tensor) -> Tensor | None:
     if x.ndim < 2 or x.shape[-1] == 0:  # which the native module refuses
         return None
     sites = x.shape[1:].numel()
-    return _workspace(x, 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32)
+    needed = 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32
+    return _workspace(x, needed, in_shared=needed)
 
 
-def _workspace(x: Tensor, bytes_a_lattice: int) -> Tensor | None:
-    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``)."""
+def _workspace(x: Tensor, bytes_a_lattice: int, *, in_shared: int) -> Tensor | None:
+    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``).
+
+    ``in_shared`` is no less than what a lattice takes there.
+    """
     if x.device.type == "cpu":
+        return None
+    gpu = torch.cuda.get_device_properties(x.device)
+    if in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0):
         return None
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8, device=x.device)

@@ -189,7 +189,7 @@ class SwendsenWang(_OnIsing):
     r"""Cluster moves of the Ising model: a step draws all bonds and gives every cluster a new sign.
 
     Any size will do. Bonds between equal spins hold with probability ``1 - exp(-2 / T)``; a cluster
-    of n sites is up with probability ``1 / (1 + exp(-2 h n / T))``. On the CPU only.
+    of n sites is up with probability ``1 / (1 + exp(-2 h n / T))``.
 
     Reference: R. H. Swendsen and J.-S. Wang (1987), Nonuniversal critical dynamics in Monte Carlo
     simulations, Phys. Rev. Lett. 58.
@@ -216,7 +216,7 @@ class Wolff(_OnIsing):
 
     Any size will do. A step costs as much as its cluster has sites, a fraction of a sweep above
     the critical temperature. In a field the cluster turns over with probability
-    ``min(1, exp(-2 s h n / T))``. On the CPU only.
+    ``min(1, exp(-2 s h n / T))``.
 
     Reference: U. Wolff (1989), Collective Monte Carlo updating for spin systems, Phys. Rev. Lett.
     62.
