@@ -6,6 +6,7 @@
 #include "core/spins.hpp"
 
 namespace pf::PF_BACKEND {
+namespace {  // no weak symbol of a member that is not inlined
 
 constexpr int64_t kSegment = 256;  // sites whose bonds are drawn together
 
@@ -191,6 +192,8 @@ class ClusterLattice {
   uint32_t *first_site_, *size_;
   int8_t* spin_;
 };
+
+}  // namespace
 
 template <class U, class Move>
 static void for_each_cluster_lattice(const Spins<U>& spins, const ClusterMoves& moves,
