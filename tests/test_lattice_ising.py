@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import ising_sweep, swendsen_wang, wolff
+from lattice_reference import ising_sweep, swendsen_wang, wolff, workspace
 from pushforward._ops import lattice as ops
 from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
 
@@ -72,36 +72,28 @@ def test_a_wrong_reference_differs():
     assert (sweeps(x, law, Metropolis()).numpy() != wrong).any()
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (2, 2), (20, 20), (2, 3, 4)], ids=str)
-@pytest.mark.parametrize("field", [0.0, 0.3])
-def test_clusters_equal_numpy(shape, field):
-    law = Ising(shape, temperature=2.3, field=field)
+def assert_clusters_equal_numpy(n, shape, temperature, field):
+    law = Ising(shape, temperature=temperature, field=field)
     for kernel, reference in ((SwendsenWang(), swendsen_wang), (Wolff(), wolff)):
-        x = start(4, shape).to(torch.int8)
+        x = start(n, shape).to(torch.int8)
         expected = x.numpy().copy()
         for step in (5, 6, 7):
-            expected = reference(expected, 2.3, field, seed=SEED, step=step, offset=2)
+            expected = reference(expected, temperature, field, seed=SEED, step=step, offset=2)
         got = sweeps(x, law, kernel, 3, first_step=5, chain_offset=2)
         np.testing.assert_array_equal(got.numpy(), expected)
 
 
-def workspace(x, bytes_a_lattice, *, in_shared):
-    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
+@pytest.mark.parametrize("shape", [(3, 5), (4, 4), (2, 2), (20, 20), (2, 3, 4)], ids=str)
+@pytest.mark.parametrize("field", [0.0, 0.3])
+def test_clusters_equal_numpy(shape, field):
+    assert_clusters_equal_numpy(4, shape, 2.3, field)
 
 
 @pytest.mark.parametrize("field", [0.0, 0.3])
 def test_clusters_of_lattices_too_large_for_shared_memory(monkeypatch, field):
     # Where PF_EMULATOR_SHARED says so, and in the workspace then; a CPU's kernels ignore it.
     monkeypatch.setattr(ops, "_workspace", workspace)
-    shape = (40, 50)
-    law = Ising(shape, temperature=2.2, field=field)
-    for kernel, reference in ((SwendsenWang(), swendsen_wang), (Wolff(), wolff)):
-        x = start(2, shape).to(torch.int8)
-        expected = x.numpy().copy()
-        for step in (5, 6, 7):
-            expected = reference(expected, 2.2, field, seed=SEED, step=step, offset=2)
-        got = sweeps(x, law, kernel, 3, first_step=5, chain_offset=2)
-        np.testing.assert_array_equal(got.numpy(), expected)
+    assert_clusters_equal_numpy(2, (40, 50), 2.2, field)
 
 
 KERNELS = [Metropolis(), HeatBath(), SwendsenWang(), Wolff()]

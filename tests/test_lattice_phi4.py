@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import words
+from lattice_reference import words, workspace
 from pushforward._ops import lattice as ops
 from pushforward.lattice import Metropolis, Phi4
 
@@ -50,11 +50,6 @@ def acceptance():
 
 def pairs(sums):
     return torch.stack((sums["accepted"], sums["accepted_squares"]), 1)
-
-
-def workspace(x, bytes_a_lattice, *, in_shared):
-    """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
-    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
 
 
 def tolerance(x):
