@@ -49,6 +49,7 @@ struct ChainTile {
   using Array = U*;
   using Normals = NoiseStream<Normal, Real>;
   using Uniforms = NoiseStream<Uniform, Real>;
+  static constexpr bool kScratchIsScarce = false;
   int64_t first;
   int count;
   char* scratch;
@@ -170,7 +171,8 @@ struct OrderedSum {
 // body(i, sum) for every i, where sum is an OrderedSum.
 template <class Body>
 static void for_each_sum(int64_t n, const Place& place, double nanoseconds, const Body& body) {
-  for_each_block(n, 16, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+  const int64_t block = n / (4 * place.n_threads) + 1;
+  for_each_block(n, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
     for (int64_t i = begin; i < end; ++i) body(i, OrderedSum{});
   });
 }

@@ -132,6 +132,7 @@ struct ChainTile {
   using Normals =
       typename Select<D::kWarp, WarpNormals<T>, ThreadNoise<Normal, T, D::kValue>>::type;
   using Uniforms = ThreadNoise<Uniform, T, 1>;  // which the lanes of a warp each read
+  static constexpr bool kScratchIsScarce = true;
   int64_t chain;
   char* scratch;
 

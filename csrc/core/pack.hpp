@@ -220,9 +220,9 @@ PF_HD Pack<T> maximum(Pack<T> a, Pack<T> b) {
 template <int kBytes>
 PF_HD bool any(Mask<kBytes> m) {
   using T = typename Mask<kBytes>::Element;
-  bool found = false;
-  PF_FOR_EACH_REGISTER for (int l = 0; l < Pack<T>::kLanesPerRegister; ++l) found |= m.r[k][l] != 0;
-  return found;
+  auto found = m.r[0];
+  PF_FOR_EACH_REGISTER found = found | m.r[k];
+  return any_register(found);
 }
 #undef PF_FOR_EACH_REGISTER
 
@@ -255,14 +255,12 @@ PF_HD Pack<uint64_t> widen(Pack<uint32_t> a) {
   return Pack<uint64_t>::load(wide);
 }
 PF_HD Pack<double> to_wide(Pack<float> a) {
-  using Wide = Pack<double>::Register;
-  typedef float Half __attribute__((vector_size(sizeof(Wide) / 2)));
   Pack<double> wide;
   PF_UNROLL
   for (int k = 0; k < Pack<double>::kRegisters; ++k) {
-    Half half;
-    __builtin_memcpy(&half, reinterpret_cast<const char*>(&a) + k * sizeof(Half), sizeof(Half));
-    wide.r[k] = __builtin_convertvector(half, Wide);
+    HalfFloatRegister half;
+    __builtin_memcpy(&half, reinterpret_cast<const char*>(&a) + k * sizeof(half), sizeof(half));
+    wide.r[k] = to_wide_register(half);
   }
   return wide;
 }

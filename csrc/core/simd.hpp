@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The few instructions a compiler does not find by itself, for one register of each CPU level:
-// fma, sqrt, the 32x32 -> 64 multiply of Philox, uint32 -> float, and the interleaving stores.
+// fma, sqrt, the 32x32 -> 64 multiply of Philox, conversions, whether any bit of a mask is set, and
+// the interleaving stores.
 #pragma once
 
 #include <string.h>
@@ -32,6 +33,7 @@ typedef uint32_t Uint32Register __attribute__((vector_size(kVectorBytes)));
 typedef int32_t Int32Register __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t Uint64Register __attribute__((vector_size(kVectorBytes)));
 typedef int64_t Int64Register __attribute__((vector_size(kVectorBytes)));
+typedef float HalfFloatRegister __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class T>
 struct RegisterOf;
@@ -93,6 +95,13 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm512_sqrt_pd((__m512d)a);
 }
+PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
+  return (DoubleRegister)_mm512_cvtps_pd((__m256)a);
+}
+template <class MaskRegister>
+PF_HD bool any_register(MaskRegister m) {
+  return _mm512_test_epi64_mask((__m512i)m, (__m512i)m) != 0;
+}
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   return (FloatRegister)_mm512_cvtepu32_ps((__m512i)a);
 }
@@ -151,6 +160,13 @@ PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm256_sqrt_pd((__m256d)a);
 }
 // Two exact 16-bit halves and one rounding: the nearest float, as AVX-512's conversion gives.
+PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
+  return (DoubleRegister)_mm256_cvtps_pd((__m128)a);
+}
+template <class MaskRegister>
+PF_HD bool any_register(MaskRegister m) {
+  return _mm256_testz_si256((__m256i)m, (__m256i)m) == 0;
+}
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32((__m256i)a, 16));
   const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256((__m256i)a, _mm256_set1_epi32(0xffff)));
@@ -243,6 +259,13 @@ PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm_sqrt_pd((__m128d)a);
 }
 // Through double, where every uint32 is exact, so that one rounding remains.
+PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
+  return (DoubleRegister)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)&a)));
+}
+template <class MaskRegister>
+PF_HD bool any_register(MaskRegister m) {
+  return _mm_movemask_epi8((__m128i)m) != 0;
+}
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   const __m128i magic = _mm_set1_epi32(0x43300000);  // high word of 2^52
   const __m128d two52 = _mm_set1_pd(4503599627370496.0);
@@ -300,6 +323,13 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 }
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)vsqrtq_f64((float64x2_t)a);
+}
+PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
+  return (DoubleRegister)vcvt_f64_f32((float32x2_t)a);
+}
+template <class MaskRegister>
+PF_HD bool any_register(MaskRegister m) {
+  return vmaxvq_u32((uint32x4_t)m) != 0;
 }
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   return (FloatRegister)vcvtq_f32_u32((uint32x4_t)a);

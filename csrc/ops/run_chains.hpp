@@ -51,17 +51,23 @@ class Evaluations {
   bool begun_ = false;
 };
 
-// The streaming sums of one tile, taken from memory at the start and put back at the end. What is
-// only touched at the end of a batch stays in memory.
+// The streaming sums of one tile, taken from memory at the start and put back at the end. Where
+// scratch is scarce, what is only touched at the end of a batch stays in memory. Where it is not,
+// the states of some steps wait there and are added together, in order: reading and writing the
+// sums costs more than the additions.
 template <class T, class D>
 class TileMoments {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
   using Wide = typename Traits<Real>::Wide;
+  static constexpr bool kScarce = Tile::kScratchIsScarce;
+  static constexpr int64_t kSums = kScarce ? 2 : 4;
 
  public:
-  static constexpr int64_t kBytesPerDim = 2 * sizeof(Wide) + sizeof(Real);
+  static PF_HD int64_t bytes(D dim) {
+    return dim * (kSums * int64_t{sizeof(Wide)} + (1 + n_waiting(dim)) * int64_t{sizeof(Real)});
+  }
 
   PF_HD TileMoments(const Moments& moments, int64_t steps_done, const Tile& tile, D dim)
       : moments_(moments),
@@ -70,52 +76,94 @@ class TileMoments {
         dim_(dim),
         sum_(tile.template array<Wide>(0)),
         squares_(tile.template array<Wide>(dim * sizeof(Wide))),
-        shift_(tile.template array<Real>(2 * dim * sizeof(Wide))) {
+        sum_at_batch_(tile.template array<Wide>(2 * dim * sizeof(Wide))),
+        batch_squares_(tile.template array<Wide>(3 * dim * sizeof(Wide))),
+        shift_(tile.template array<Real>(kSums * dim * sizeof(Wide))),
+        waiting_(tile.template array<Real>(dim * (kSums * sizeof(Wide) + sizeof(Real)))) {
     if (!wanted()) return;
     tile.load_rows(static_cast<const T*>(moments.shift), dim, shift_);
     tile.load_rows(moments.sum, dim, sum_);
     tile.load_rows(moments.sum_of_squares, dim, squares_);
+    if (kScarce || moments.batch == 0) return;
+    tile.load_rows(moments.sum_at_batch, dim, sum_at_batch_);
+    tile.load_rows(moments.batch_squares, dim, batch_squares_);
   }
   PF_HD bool wanted() const { return moments_.sum != nullptr; }
   // Takes in the state after a step.
   PF_HD void add(const Real* x, Nobody) {
-    dim_.each([&](int64_t i) { add(i, to_wide(x[i]) - to_wide(shift_[i])); });
+    if (n_waiting(dim_) > 0) {
+      dim_.each([&](int64_t i) { waiting_[n_waits_ * dim_ + i] = x[i]; });
+      if (++n_waits_ == n_waiting(dim_)) add_waiting();
+    } else {
+      dim_.each([&](int64_t i) { add(i, to_wide(x[i]) - to_wide(shift_[i])); });
+    }
     if (--until_closed_ == 0) close_batch();
   }
   PF_HD void add(const Real* x, Mask left_out) {
     if (!any(left_out)) return add(x, Nobody{});
+    add_waiting();
     const Wide weight = to_wide(select(left_out, Real(T(0)), Real(T(1))));
     dim_.each([&](int64_t i)
                   PF_INLINE_LAMBDA { add(i, (to_wide(x[i]) - to_wide(shift_[i])) * weight); });
     if (--until_closed_ == 0) close_batch();
   }
-  PF_HD void put_back() const {
+  PF_HD void put_back() {
+    add_waiting();
     tile_.store_rows(moments_.sum, dim_, sum_);
     tile_.store_rows(moments_.sum_of_squares, dim_, squares_);
+    if (kScarce || moments_.batch == 0) return;
+    tile_.store_rows(moments_.sum_at_batch, dim_, sum_at_batch_);
+    tile_.store_rows(moments_.batch_squares, dim_, batch_squares_);
   }
 
  private:
+  // States that wait at most: none of many coordinates, whose sums are not in the fastest cache.
+  static PF_HD int64_t n_waiting(D dim) { return kScarce || dim > 4 ? 0 : 8 / dim; }
+
   PF_HD void add(int64_t i, Wide off) const {
     sum_[i] = sum_[i] + off;
     squares_[i] = fma(off, off, squares_[i]);
   }
+  PF_HD void add_waiting() {
+    if (kScarce) return;
+    dim_.each([&](int64_t i) {
+      Wide sum = sum_[i], squares = squares_[i];
+      const Wide shift = to_wide(shift_[i]);
+      for (int64_t n = 0; n < n_waits_; ++n) {
+        const Wide off = to_wide(waiting_[n * dim_ + i]) - shift;
+        sum = sum + off;
+        squares = fma(off, off, squares);
+      }
+      sum_[i] = sum;
+      squares_[i] = squares;
+    });
+    n_waits_ = 0;
+  }
   PF_HD void close_batch() {
+    add_waiting();
     const Moments& m = moments_;
     until_closed_ = m.batch;
     dim_.each([&](int64_t i) {
-      const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
-      const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
-      tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
-      tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
+      if constexpr (kScarce) {
+        const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
+        const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
+        tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
+        tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
+      } else {
+        const Wide grown = sum_[i] - sum_at_batch_[i];
+        batch_squares_[i] = batch_squares_[i] + grown * grown;
+        sum_at_batch_[i] = sum_[i];
+      }
     });
   }
 
   Moments moments_;
   int64_t until_closed_;  // steps to the end of the batch; never 0 where there are none
+  int64_t n_waits_ = 0;
   const Tile& tile_;
   D dim_;
-  typename Tile::template Array<Wide> sum_, squares_;
-  typename Tile::template Array<Real> shift_;
+  typename Tile::template Array<Wide> sum_, squares_, sum_at_batch_, batch_squares_;
+  typename Tile::template Array<Real> shift_, waiting_;
 };
 
 // The acceptance probabilities of one tile.
@@ -177,7 +225,7 @@ class TileJudge {
 
 template <class T, class D>
 PF_HD int64_t moment_bytes(const RunParams& p, D dim) {
-  return p.moments.sum != nullptr ? dim * TileMoments<T, D>::kBytesPerDim : 0;
+  return p.moments.sum != nullptr ? TileMoments<T, D>::bytes(dim) : 0;
 }
 template <class Kernel>
 static auto more_bytes_per_dim(const RunParams& p, int) -> decltype(Kernel::more_bytes_per_dim(p)) {

@@ -76,7 +76,7 @@ class Recorder:
             self._half = zeros[4], zeros[5]
             batch = max(1, math.isqrt(n_steps))
             self.moments = _ops.BatchMoments(
-                x.clone(), zeros[0], zeros[1], zeros[2], zeros[3], batch
+                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], batch
             )
         dim = math.prod(x.shape[1:])
         if quantiles and self.draws is None:
@@ -203,9 +203,9 @@ class Recorder:
         if moments is not None and self.steps_done == self.n_steps // 2 > 0:
             total, squares = self._half
             self.half = (
-                total.copy_(moments.sum),
-                squares.copy_(moments.sum_of_squares),
-                n_nonfinite.clone(),
+                _ops.copy_(total, moments.sum),
+                _ops.copy_(squares, moments.sum_of_squares),
+                _ops.copied(n_nonfinite),
             )
 
     # ---- the end ---------------------------------------------------------------------------------

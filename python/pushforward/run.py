@@ -66,7 +66,7 @@ class Run:
         self.native = kernel.runs_on(target)
         if isinstance(target, NativeTarget):
             target.check_event(x.shape[1:])
-        self._before = [t.clone() for t in counts.tensors()]
+        self._before = list(_ops.Counts.zeros(len(x), x.device).tensors())
         self._warm_up: WarmUp | None = None
         if plan.warmup > 0:
             if kernel.target_accept is None:
@@ -97,8 +97,10 @@ class Run:
         else:
             self.kernel.begin(self.state)
             value = self.state.memory.get("log_density")
-        if value is not None and bool((value == -torch.inf).any()):
-            bad = (value == -torch.inf).nonzero()[:, 0]
+        if value is None or _ops.is_finite(value):
+            return
+        bad = (value == -torch.inf).nonzero()[:, 0]
+        if len(bad) > 0:
             raise ValueError(
                 f"x: expected a start where the density is positive; it is 0 in {len(bad)} chains, "
                 f"the first being {bad[:5].tolist()}"
@@ -202,7 +204,8 @@ class Run:
 
     def _record(self, n_steps: int) -> Recorder:
         plan = self.plan
-        self._before = [t.clone() for t in self.state.counts.tensors()]
+        if self.position > 0:
+            self._before = [_ops.copied(t) for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": type(self.kernel).__name__, "thin": plan.thin}
         return Recorder(
             self.x,
@@ -242,12 +245,14 @@ class Run:
         """Return what there is."""
         recorder, counts, plan = self.recorder or self._record(0), self.state.counts, self.plan
         recorder.finish()
-        nonfinite, divergent, accepted, squares = (
-            now - before for now, before in zip(counts.tensors(), self._before, strict=True)
-        )
-        refuses = isinstance(self.kernel, Metropolised)
-        left_out = torch.zeros_like(nonfinite) if refuses else nonfinite
-        mean = var = None
+        n, kept = recorder.steps_done, recorder.n_kept
+        nonfinite, divergent, accepted, squares = self._before
+        left_out = counts.n_nonfinite - nonfinite
+        accept_rate = accept_var = mean = var = None
+        if isinstance(self.kernel, Metropolised):
+            left_out = _ops.zeros(left_out.shape, dtype=torch.int64, device=left_out.device)
+            accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
+            accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
         if recorder.moments is not None:
             shift, *sums = recorder.moments[:3]
             x = self.x if self.x.is_floating_point() else self.x.double()  # spins are integers
@@ -256,7 +261,6 @@ class Run:
         bad = int((counts.n_nonfinite > 0).sum())
         if bad:
             warnings.warn(_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)
-        n, kept = recorder.steps_done, recorder.n_kept
         covariance = None if recorder.covariance is None else recorder.covariance.covariance()
         return Chains(
             x=self.x,
@@ -265,10 +269,10 @@ class Run:
             mean=mean,
             var=var,
             kernel=self.kernel.finished(self.state),
-            accept_rate=accepted / n if refuses else None,
-            accept_var=_variance(accepted, squares, n) if refuses else None,
+            accept_rate=accept_rate,
+            accept_var=accept_var,
             n_nonfinite=counts.n_nonfinite,
-            n_divergent=divergent,
+            n_divergent=counts.n_divergent - divergent,
             seed=plan.seed,
             first_step=plan.first_step,
             next_step=self.next_step,

@@ -148,14 +148,13 @@ def _start(x: Any, spins: bool) -> Tensor:
         _ops.check_tensor(x, "x")
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
-    finite = _ops.rows(x.detach()).isfinite().all(1)
-    if not finite.all():
-        bad = (~finite).nonzero()[:, 0]
+    if not _ops.is_finite(x):
+        bad = (~_ops.rows(x.detach()).isfinite().all(1)).nonzero()[:, 0]
         raise ValueError(
             f"x: expected a finite start, got inf or nan in {len(bad)} chains, the first being "
             f"{bad[:5].tolist()}"
         )
-    return x.detach().clone(memory_format=torch.contiguous_format)
+    return _ops.copied(x)
 
 
 def _advance(
@@ -168,7 +167,7 @@ def _advance(
     bar: Any,
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
-    pace, total = Pace(run.x.device), run.plan.total
+    pace, total = Pace(run.x, native=run.native), run.plan.total
     captured, report = False, Report()
     run.start_recording()
     while run.position < total:

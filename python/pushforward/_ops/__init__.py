@@ -16,17 +16,16 @@ from pushforward._ops.arguments import (
     check_tensor,
     column,
     count,
-    empty,
     is_plain,
     rows,
     whole,
-    zeros,
 )
 from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
 from pushforward._ops.evaluate import Matrix, log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
 from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
+from pushforward._ops.memory import copied, copy_, empty, is_finite, zeros
 from pushforward._ops.moments import commit_, pooled_moments
 from pushforward._ops.noise import fill_
 from pushforward._ops.run import Counts, accept_, proposal_, run_chunk
@@ -48,6 +47,8 @@ __all__ = [
     "check_tensor",
     "column",
     "commit_",
+    "copied",
+    "copy_",
     "count",
     "cpu_level",
     "cuda_architectures",
@@ -55,6 +56,7 @@ __all__ = [
     "elementwise_math",
     "empty",
     "fill_",
+    "is_finite",
     "is_plain",
     "langevin",
     "langevin_",

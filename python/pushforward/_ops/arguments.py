@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ops share: the registry, the checks that Python does, fresh memory."""
+"""What the ops share: the registry, the checks that Python does."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -43,8 +41,6 @@ DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
-
-_HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
 
 
 def implement(op: str) -> Any:
@@ -87,36 +83,6 @@ def check_device(device: torch.device, name: str) -> None:
         raise RuntimeError(
             f"{name}: got {device}, but torch {torch.__version__} finds no CUDA device here"
         )
-
-
-def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return fresh memory, on huge pages where it is large; its size is checked first."""
-    check_device(device, "device")
-    if dtype not in (torch.float32, torch.float64, *HALVES):
-        raise TypeError(f"dtype: expected float32, float64, bfloat16 or float16, got {dtype}")
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    if size >= 2**63:
-        raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
-    out = torch.empty(shape, dtype=dtype, device=device)
-    if size >= _HUGE and device.type == "cpu" and not torch.compiler.is_compiling():
-        _native.advise_huge_pages(out)
-    return out
-
-
-def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return zeroed memory of an eight-byte type.
-
-    The system zeroes a CPU's page by page as it is first touched: that needs none of torch's
-    threads, which a forked child would wait for in vain.
-    """
-    if device.type != "cpu":
-        return torch.zeros(tuple(shape), dtype=dtype, device=device)
-    out = torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
-    if out.nbytes >= _HUGE:
-        _native.advise_huge_pages(out)
-    return out
 
 
 def is_plain(*tensors: Any) -> bool:

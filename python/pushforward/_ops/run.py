@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
-from pushforward._ops.arguments import Moments, changed, threads, zeros
+from pushforward._ops.arguments import Moments, changed, threads
+from pushforward._ops.memory import zeros
 
 _KINDS = {name: number for number, name in enumerate(_native.run_kinds)}
 

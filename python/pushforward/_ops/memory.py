@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of tensors, handled without torch's threads where it is a CPU's.
+
+A forked child would wait for those threads in vain; elsewhere they go on spinning for milliseconds
+after their work, and take the cores from the kernels that follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward import _native
+from pushforward._ops.arguments import HALVES, check_device
+
+_HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+
+
+def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return fresh memory, on huge pages where it is large; its size is checked first."""
+    check_device(device, "device")
+    if dtype not in (torch.float32, torch.float64, *HALVES):
+        raise TypeError(f"dtype: expected float32, float64, bfloat16 or float16, got {dtype}")
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size >= 2**63:
+        raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
+    out = torch.empty(shape, dtype=dtype, device=device)
+    if size >= _HUGE and device.type == "cpu" and not torch.compiler.is_compiling():
+        _native.advise_huge_pages(out)
+    return out
+
+
+def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return zeroed memory of an eight-byte type.
+
+    The system zeroes a CPU's page by page as it is first touched.
+    """
+    if device.type != "cpu":
+        return torch.zeros(tuple(shape), dtype=dtype, device=device)
+    out = torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
+    if out.nbytes >= _HUGE:
+        _native.advise_huge_pages(out)
+    return out
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """Return a contiguous copy without history."""
+    out = torch.empty_like(tensor, memory_format=torch.contiguous_format, requires_grad=False)
+    return copy_(out, tensor.detach())
+
+
+def copy_(to: Tensor, source: Tensor) -> Tensor:
+    """Write ``source`` into ``to``, of the same type and shape, and return ``to``."""
+    if not (_is_cpus(to) and _is_cpus(source)):
+        return to.copy_(source)
+    np.copyto(_bits(to), _bits(source))
+    return to
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are."""
+    if not _is_cpus(tensor) or tensor.dtype == torch.bfloat16:
+        return bool(tensor.isfinite().all())
+    return bool(np.isfinite(tensor.detach().numpy()).all())
+
+
+def _is_cpus(tensor: Tensor) -> bool:
+    return type(tensor) is Tensor and tensor.device.type == "cpu"
+
+
+def _bits(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Return a view that NumPy has a type for."""
+    return (tensor.view(torch.int16) if tensor.dtype in HALVES else tensor).numpy()
