@@ -193,15 +193,17 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.x = s.x.data;
   p.proposed = next.data;
   p.log_density = values(log_density, "log_density");
+  held.back().must_not_overlap(s.x, false);
   p.proposed_log_density = values(proposed_log_density, "proposed_log_density");
   if (!score.is_none()) {
     held.push_back(s.like(score, "score", false));
+    held.back().must_not_overlap(s.x, false);
     p.score = held.back().data;
     held.push_back(s.like(proposed_score, "proposed_score", false));
     p.proposed_score = held.back().data;
   }
   p.langevin = !step_size.is_none();
-  if (p.langevin && p.score == nullptr) bad_value("score", "the score at x", "None");
+  if (p.langevin && score.is_none()) bad_value("score", "the score at x", "None");
   if (!correction.is_none()) p.correction = values(correction, "correction");
   const Coefficient h(p.langevin ? step_size : py::float_(1.0), "step_size", s, Sign::kPositive);
   const Coefficient b(beta, "beta", s, Sign::kPositive);

@@ -62,6 +62,19 @@ def test_commit_takes_arrays():
     assert np.isfinite(x).all()
 
 
+def test_accept_takes_arrays():
+    x, t = pair()
+    value, counts = np.zeros(len(x), np.float32), pf.ops.Counts.zeros(len(x))
+    assert pf.ops.accept_(x, x + 1, value, value + 5, seed=0, step=0, counts=counts) is x
+    assert np.array_equal(x, (t + 1).numpy())
+    assert value.tolist() == [5.0] * len(x)
+    value.flags.writeable = False
+    with pytest.raises(ValueError, match=r"log_density: expected an array that can be written to"):
+        pf.ops.accept_(x, x + 1, value, value + 5, seed=0, step=0, counts=counts)
+    with pytest.raises(TypeError, match=r"missing a required argument: 'seed'"):
+        pf.ops.accept_(x, x + 1, value, value + 5, step=0, counts=counts)
+
+
 def test_read_only_memory():
     x, t = pair()
     x.flags.writeable = False

@@ -168,6 +168,8 @@ def registered_calls():
     h, b = torch.tensor(0.1), torch.full((5,), 1.5)
     refused = torch.zeros(5, dtype=torch.int64)
     wide = torch.zeros(5, 3, dtype=torch.float64)
+    counts, sums = pf.ops.Counts.zeros(5).tensors(), (x.clone(), wide, wide.clone())
+    none = (None, None, None)
     kind, dim, k, tensors, scalars = ZOO["gaussian-diagonal"].native_arguments(torch.float32)
     law = (tensors, kind, dim, k, scalars)
     ops = torch.ops.pushforward
@@ -176,8 +178,10 @@ def registered_calls():
         (ops.langevin_, (x, score, h, b, 1, 2, 3)),
         (ops.langevin_run_, (x, *law, h, b, 1, 2, 4, 3, refused)),
         (ops.evaluate, (x, *law)),
-        (ops.commit_, (x, score, refused, None, None, None)),
-        (ops.commit_, (x, score, refused, x.clone(), wide, wide.clone())),
+        (ops.commit_, (x, score, refused, *none)),
+        (ops.commit_, (x, score, refused, *sums)),
+        (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *none)),
+        (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *sums)),
         (ops.diffuse, (x, h, b, 1, 3)),
         (ops.reverse_step, (x, score, h, b, h, 1, 2, 3)),
         (ops.reverse_step_, (x, score, h, b, h, 1, 2, 3)),
@@ -252,7 +256,9 @@ def test_compiled_loop_equals_eager():
         pf.ops.langevin_run_(y, law, step_size=0.1, n_steps=2, seed=1)
         value, score = pf.ops.log_density_and_score(y, law)
         pf.ops.commit_(y, y + score, torch.zeros(len(y), dtype=torch.int64))
-        return y, value, pf.random.normal(3, 4, seed=5, start=first)
+        counts = pf.ops.Counts.zeros(len(y))
+        pf.ops.accept_(y, x, value, value - 0.5, seed=1, step=first, counts=counts)
+        return y, value, counts.accepted, pf.random.normal(3, 4, seed=5, start=first)
 
     x = state(17, (3,), torch.float32)
     compiled = torch.compile(steps, fullgraph=True, backend="aot_eager")

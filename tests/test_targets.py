@@ -205,6 +205,13 @@ def test_weights_are_normalised():
     assert law.weights.tolist() == [0.25, 0.75]
 
 
+def test_one_scale_may_stand_for_all():
+    x, means = torch.randn(5, 2), torch.tensor([[0.0, 1.0], [2.0, 0.0], [1.0, 1.0]])
+    each = torch.full((3,), 0.3, dtype=torch.float64)
+    one, each = (pf.targets.GaussianMixture(means, scales=s) for s in (0.3, each))
+    assert torch.equal(one.log_density(x), each.log_density(x))
+
+
 def test_far_points_keep_a_score():
     law = ZOO["mixture-isotropic"]
     x = torch.tensor([[1e3, 0.0], [1e15, 1e15]])
@@ -226,6 +233,7 @@ def test_far_points_keep_a_score():
         (lambda t: t.GaussianMixture(torch.zeros(2, 2)), TypeError, "one of"),
         (lambda t: t.GaussianMixture(torch.zeros(2), scales=torch.ones(2)), ValueError, "means"),
         (lambda t: t.GaussianMixture(torch.zeros(2, 2), scales=torch.zeros(2)), ValueError, "scales"),
+        (lambda t: t.GaussianMixture(torch.zeros(2, 2), scales=-0.5), ValueError, "scales"),
         (lambda t: t.GaussianMixture(torch.zeros(2, 2), scales=torch.ones(2), weights=[1.0, 0.0]), ValueError, "weights"),
         (lambda t: t.GaussianMixture(torch.zeros(2, 2), covariances=torch.zeros(2, 2, 2)), ValueError, "definite"),
         (lambda t: t.DoubleWell(0, -1.0, 1.0), ValueError, "dim"),

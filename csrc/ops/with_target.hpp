@@ -80,11 +80,21 @@ static void with_dim(int64_t dim, const Body& body) {
   with_any_dim(dim, body);
 }
 
+// Most coordinates that a target's own kernels have: the unrolled code of dense matrices and of
+// eight components at a time is long.
+template <class Target>
+constexpr int kMostUnrolled = 32;
+template <class T>
+constexpr int kMostUnrolled<GaussianDense<T>> = 8;
+template <class T, Precision kPrecision>
+constexpr int kMostUnrolled<GaussianMixture<T, kPrecision>> = 8;
+
 // The ring has two coordinates and no other number of them.
 template <class Target, class T, int kLargest, class Body>
 static void with_dim_of(int64_t dim, const Body& body) {
   if constexpr (!kSame<Target, Ring<T>>) {
-    with_dim<T, kLargest>(dim, body);
+    constexpr bool kLess = kMostUnrolled<Target> < kLargest;
+    with_dim<T, kLess ? kMostUnrolled<Target> : kLargest>(dim, body);
   } else if constexpr (has_own_kernel<T>(2, kLargest)) {
     body(Dim<2>{2});
   } else {

@@ -114,6 +114,33 @@ def langevin(
     return x + h * score + (2 * h / b).sqrt() * _noise(x, 1, seed, step, chain_offset)
 
 
+def accept(
+    x: Tensor,
+    proposed: Tensor,
+    log_density: Tensor,
+    proposed_log_density: Tensor,
+    *,
+    correction: Tensor | float = 0.0,
+    beta: Tensor | float = 1.0,
+    seed: int,
+    step: int,
+    chain_offset: int = 0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the states, their log-densities and the acceptance probabilities (algorithm 1)."""
+    log_ratio = beta * (proposed_log_density - log_density) + correction
+    valid = log_ratio < torch.inf
+    u = uniform(
+        len(x), 1, seed=seed, purpose=2, start=step, chain_offset=chain_offset, dtype=x.dtype
+    )[:, 0]
+    taken = valid & (u.log() <= log_ratio)
+    probability = log_ratio.exp().clamp(max=1).where(valid, torch.zeros_like(log_ratio))
+    return (
+        proposed.where(taken.reshape(-1, *[1] * (x.ndim - 1)), x),
+        proposed_log_density.where(taken, log_density),
+        probability,
+    )
+
+
 def langevin_run(
     x: Tensor,
     target: NativeTarget,

@@ -2,7 +2,8 @@
 """The fused ops, for other people's loops.
 
 An ``update`` op does one step whose model was just evaluated; a ``run`` op does many on a native
-target. Both read the same noise, so they agree number for number.
+target. Both read the same noise, so they agree number for number. ``accept_`` is the second half of
+any Metropolis-Hastings step.
 
 States may also be arrays of NumPy, CuPy, JAX or any other library that speaks DLPack: their memory
 is used without a copy, and results come back as the same kind of array.
@@ -18,7 +19,9 @@ Example:
 from pushforward import _ops
 from pushforward._ops.arrays import takes_arrays
 
-commit_ = takes_arrays(_ops.commit_)
+Counts = _ops.Counts
+accept_ = takes_arrays(_ops.accept_, "log_density", "score")
+commit_ = takes_arrays(_ops.commit_, "n_nonfinite")
 diffuse = takes_arrays(_ops.diffuse)
 langevin = takes_arrays(_ops.langevin)
 langevin_ = takes_arrays(_ops.langevin_)
@@ -30,6 +33,8 @@ reverse_step_ = takes_arrays(_ops.reverse_step_)
 score = takes_arrays(_ops.score)
 
 __all__ = [
+    "Counts",
+    "accept_",
     "commit_",
     "diffuse",
     "langevin",

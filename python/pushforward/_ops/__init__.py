@@ -8,6 +8,7 @@ Python float in a schema recompiles at every new value.
 """
 
 from pushforward import _native
+from pushforward._ops.accept import Counts, accept_
 from pushforward._ops.arguments import (
     DEVICES,
     BatchMoments,
@@ -28,7 +29,7 @@ from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, zeros
 from pushforward._ops.moments import commit_, pooled_moments
 from pushforward._ops.noise import fill_
-from pushforward._ops.run import Counts, accept_, proposal_, run_chunk
+from pushforward._ops.run import proposal_, run_chunk
 
 NativeHandle = _native.Target
 cpu_level = _native.cpu_level

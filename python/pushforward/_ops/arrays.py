@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -69,26 +70,25 @@ def _returned(result: Any, namespace: Any) -> Any:
     return namespace.from_dlpack(result)
 
 
-def takes_arrays(op: Op) -> Op:
+def takes_arrays(op: Op, *written: str) -> Op:
     """Let an op take arrays for tensors, and return what the first of them is.
 
-    The array's memory is shared both ways. An op in place returns the array that it was given.
+    The array's memory is shared both ways. An op in place returns the array that it was given;
+    ``written`` names the other arguments that it changes.
     """
     in_place = op.__name__.endswith("_")
+    signature = inspect.signature(op)
 
     @functools.wraps(op)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
         if type(x) is Tensor or not is_array(x):
             return op(x, *args, **kwargs)
-        state = tensor_of(x, "x", written=in_place)
-        others = [
-            tensor_of(a, f"argument {i + 2}") if is_array(a) else a for i, a in enumerate(args)
-        ]
-        named = {
-            name: tensor_of(a, name, written=name == "out") if is_array(a) else a
-            for name, a in kwargs.items()
-        }
-        result = op(state, *others, **named)
+        call = signature.bind(x, *args, **kwargs)
+        for name, value in call.arguments.items():
+            if is_array(value):
+                changes = name in ("out", *written) or (in_place and value is x)
+                call.arguments[name] = tensor_of(value, name, written=changes)
+        result = op(*call.args, **call.kwargs)
         if in_place:
             return x
         return (

@@ -28,7 +28,8 @@ class GaussianMixture(NativeTarget):
 
     Args:
         means: shape ``(K, dim)``.
-        scales: standard deviations, ``(K,)`` for isotropic or ``(K, dim)`` for diagonal components.
+        scales: standard deviations: a number for all, ``(K,)`` for isotropic or ``(K, dim)`` for
+            diagonal components.
         covariances: ``(K, dim, dim)``. Exactly one of the two must be given.
         weights: positive, shape ``(K,)``, normalised if they do not sum to 1; equal by default.
 
@@ -59,7 +60,8 @@ class GaussianMixture(NativeTarget):
             raise ValueError(f"weights: expected {k} positive values, got {w.tolist()}")
         self._weights = w / w.sum()
         if scales is not None:
-            std = finite(scales, "scales", (1, 2))
+            std = finite(scales, "scales", (0, 1, 2))
+            std = std.expand(k) if std.ndim == 0 else std
             if std.shape not in ((k,), (k, dim)) or not (std > 0).all():
                 raise ValueError(
                     f"scales: expected positive values of shape ({k},) or ({k}, {dim}), "

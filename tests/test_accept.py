@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second half of a Metropolis-Hastings step, in other people's loops."""
+
+import math
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import _reference as reference
+
+SIZES = [0, 1, 7, 16, 31, 33, 70]
+EVENTS = [(), (2,), (5,), (4, 4), (67,)]
+
+
+def state(n, event, dtype, seed):
+    dim = math.prod(event)
+    return pf.random.normal(n, dim, seed=seed, dtype=dtype).reshape(n, *event)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("event", EVENTS, ids=str)
+@pytest.mark.parametrize("n", SIZES)
+def test_accept_equals_its_reference(n, event, dtype):
+    x, y = state(n, event, dtype, 1), state(n, event, dtype, 2)
+    value, next_value, asymmetry = state(3, (n,), dtype, 3)
+    next_value[::7], next_value[1::7], next_value[2::7] = math.nan, math.inf, -math.inf
+    beta = torch.linspace(0.5, 2, n, dtype=dtype)
+    where = {"seed": 4, "step": 9, "chain_offset": 2}
+    more = {"correction": asymmetry, "beta": beta, **where}
+    expected = reference.accept(x, y, value, next_value, **more)
+    counts = pf.ops.Counts.zeros(n)
+    assert pf.ops.accept_(x, y, value, next_value, counts=counts, **more) is x
+    assert torch.equal(x, expected[0])
+    assert torch.equal(value, expected[1])
+    assert torch.allclose(counts.accepted, expected[2].double(), atol=1e-6, rtol=0)
+    assert torch.equal(counts.accepted_squares, counts.accepted**2)
+    assert counts.n_nonfinite.tolist() == [int(k % 7 < 2) for k in range(n)]
+    # Langevin proposals: the correction comes from both scores, which are replaced likewise
+    score, next_score, h = -x, -y, 0.1
+    there, back = y - x - h * score, x - y - h * next_score
+    squares = (there**2 - back**2).reshape(n, math.prod(event)).sum(1)
+    value, next_value = torch.zeros(n, dtype=dtype), asymmetry / 5
+    more = {"beta": beta, **where}
+    exact = reference.accept(x, y, value, next_value, correction=beta * squares / (4 * h), **more)
+    pf.ops.accept_(
+        x, y, value, next_value, score=score, proposed_score=next_score, step_size=h,
+        counts=counts, **more,
+    )  # fmt: skip
+    assert torch.equal(x, exact[0])
+    assert torch.equal(score, -x)
+
+
+def test_accept_refuses_shared_memory():
+    x, value, counts = torch.zeros(4), torch.zeros(4), pf.ops.Counts.zeros(4)
+    with pytest.raises(ValueError, match="overlapping"):
+        pf.ops.accept_(x, value, x, value, seed=0, step=0, counts=counts)
+    with pytest.raises(TypeError, match="counts: expected Counts"):
+        pf.ops.accept_(x, value + 1, value, value, seed=0, step=0, counts=None)
+    with pytest.raises(ValueError, match="score: expected the score at x"):
+        pf.ops.accept_(x, value + 1, value, value, seed=0, step=0, counts=counts, step_size=0.1)
+
+
+def test_a_chain_by_hand_follows_its_law():
+    # A random walk on exp(-|x|) written with torch and this op: E |x| = 1, E x^2 = 2.
+    n, width = 4000, 2.5
+    x, counts = torch.zeros(n, 1), pf.ops.Counts.zeros(n)
+    value = -x.abs()[:, 0]
+    for step in range(60):
+        y = x + width * pf.random.normal(n, 1, seed=1, purpose="user", start=step)
+        pf.ops.accept_(x, y, value, -y.abs()[:, 0], seed=1, step=step, counts=counts)
+    assert torch.equal(value, -x.abs()[:, 0])
+    # Var |x| = 1 and Var x^2 = 20; five standard errors
+    assert abs(x.abs().mean().item() - 1) < 5 * (1 / n) ** 0.5
+    assert abs((x**2).mean().item() - 2) < 5 * (20 / n) ** 0.5
+    assert 0.3 < counts.accepted.mean().item() / 60 < 0.7
