@@ -9,28 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 __all__ = ["Pace"]
 
 _SECONDS = 0.1
-_FIRST_MOVES, _FIRST_STEPS = 2_000_000, 16  # of coordinates; at most so many steps
 _IN_FLIGHT = 2
 
 
 class Pace:
     """Chooses chunks of about 0.1 s from how long the last ones took.
 
-    The first one is small, but not so small that to begin costs more than its steps.
-
     Work on a GPU is only queued, so there a chunk is timed by events, and the host waits for the
     chunk before the last: it stays ahead of the GPU, and not so far that Ctrl-C comes late.
     """
 
-    def __init__(self, x: Tensor, *, native: bool) -> None:
-        guess = _FIRST_MOVES // max(1, x.numel()) if native else 1
-        self.chunk = max(1, min(guess, _FIRST_STEPS))
-        self._device = x.device
+    def __init__(self, device: torch.device) -> None:
+        self.chunk = 1
+        self._device = device
         self._queued: deque[tuple[int, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager

@@ -61,7 +61,7 @@ print("-I%s -I%s" % (sysconfig.get_path("include"), path))')
   toolkit=$("$nvcc" --dryrun -x cu -c /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p')
   {
     for op in $ops; do
-      echo "$nvcc -x cu -std=c++17 -O3 -ccbin $cxx -gencode=arch=compute_$arch,code=sm_$arch" \
+      echo "$nvcc -x cu -std=c++17 -O3 -ccbin $cxx -gencode=arch=compute_80,code=sm_$arch" \
         "$gpu -Xcompiler=-fPIC,-fvisibility=hidden -Icsrc -DPF_BACKEND=cuda" \
         "-c csrc/ops/$op.cpp -o $o/$op.cuda.o"
     done

@@ -123,6 +123,8 @@ class Call:
 
 def of_dim(law, dtype, largest=32):
     """How the kernels of this target call its dimension, and the struct of it."""
+    if law.kind.name == "GAUSSIAN_DENSE" or law.kind.name.startswith("MIXTURE"):
+        largest = min(largest, 8)
     own = dtype == torch.float32 and law.dim in (1, 2, 3, 4, 8, 16, 32) and law.dim <= largest
     short = str(law.dim <= 32).lower()
     return f"pf::cuda::Dim<{law.dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(law.dim)

@@ -325,6 +325,13 @@ def test_langevin_run(target, dtype, step_size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dim", [8, 16, 32])
+def test_many_coordinates_in_registers(dim):
+    law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.linspace(0.5, 2, dim))
+    check_run("langevin", law, torch.float32)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", SOME)
 @pytest.mark.parametrize("kind", [k for k in RUNS if k != "langevin"])
