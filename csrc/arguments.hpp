@@ -205,6 +205,7 @@ struct MomentArgs {
       t.must_be_with(s.x);
       t.must_have_numel(s.n_chains * s.dim, "as many as x");
       t.must_be(i == 0 ? s.dtype : Dtype::kFloat64);
+      t.must_not_overlap(s.x, false);
       data[i] = static_cast<double*>(t.data);
     }
     view = {tensors[0].data, data[1], data[2], data[3], data[4], 0};

@@ -172,6 +172,8 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   launch(chosen.op, p);
 }
 
+bool is_named(const TensorView& t, const std::string& name) { return t.name == name; }
+
 void accept(py::handle x, py::handle proposed, py::handle log_density,
             py::handle proposed_log_density, py::handle score, py::handle proposed_score,
             py::handle correction, py::handle step_size, py::handle beta, py::handle seed,
@@ -193,22 +195,46 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.x = s.x.data;
   p.proposed = next.data;
   p.log_density = values(log_density, "log_density");
-  held.back().must_not_overlap(s.x, false);
   p.proposed_log_density = values(proposed_log_density, "proposed_log_density");
   if (!score.is_none()) {
     held.push_back(s.like(score, "score", false));
-    held.back().must_not_overlap(s.x, false);
     p.score = held.back().data;
     held.push_back(s.like(proposed_score, "proposed_score", false));
     p.proposed_score = held.back().data;
+  } else if (!proposed_score.is_none()) {
+    bad_value("proposed_score", "None where score is None", "a tensor");
   }
   p.langevin = !step_size.is_none();
   if (p.langevin && score.is_none()) bad_value("score", "the score at x", "None");
-  if (!correction.is_none()) p.correction = values(correction, "correction");
+  if (!correction.is_none()) {
+    if (p.langevin) bad_value("correction", "None where step_size is given", "a tensor");
+    p.correction = values(correction, "correction");
+  }
   const Coefficient h(p.langevin ? step_size : py::float_(1.0), "step_size", s, Sign::kPositive);
   const Coefficient b(beta, "beta", s, Sign::kPositive);
   const TallyArgs counted(tallies, s, true);
   const MomentArgs m(moments, s);
+  std::vector<const TensorView*> given{&s.x, &next}, written{&s.x};
+  for (const TensorView& t : held) {
+    given.push_back(&t);
+    if (is_named(t, "log_density") || is_named(t, "score")) written.push_back(&t);
+  }
+  for (const TensorView& t : counted.tensors) {
+    given.push_back(&t);
+    written.push_back(&t);
+  }
+  for (const TensorView& t : m.tensors) {
+    given.push_back(&t);
+    if (!is_named(t, "shift")) written.push_back(&t);
+  }
+  for (const TensorView* out : written) {
+    for (const TensorView* other : given) {
+      if (other == out) continue;
+      // A proposal's value or score may be the state's own.
+      const bool may_be_same = is_named(*other, std::string("proposed_") + out->name);
+      out->must_not_overlap(*other, may_be_same);
+    }
+  }
   p.n_chains = s.n_chains;
   p.dim = s.dim;
   p.step_size = h.view;

@@ -74,3 +74,62 @@ def test_a_chain_by_hand_follows_its_law():
     assert abs(x.abs().mean().item() - 1) < 5 * (1 / n) ** 0.5
     assert abs((x**2).mean().item() - 2) < 5 * (20 / n) ** 0.5
     assert 0.3 < counts.accepted.mean().item() / 60 < 0.7
+
+
+def test_what_is_ignored_is_refused():
+    x, y = torch.zeros(4, 2), torch.ones(4, 2)
+    value, counts = torch.zeros(4), pf.ops.Counts.zeros(4)
+    call = {"seed": 0, "step": 0, "counts": counts}
+    with pytest.raises(ValueError, match="correction: expected None where step_size is given"):
+        pf.ops.accept_(
+            x, y, value, value + 1, score=-x, proposed_score=-y, step_size=0.1, correction=value,
+            **call,
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="proposed_score: expected None where score is None"):
+        pf.ops.accept_(x, y, value, value + 1, proposed_score=y, **call)
+
+
+@pytest.mark.parametrize("shared", ["score", "proposed_score", "shift", "sum", "counts"])
+def test_what_is_written_lies_apart(shared):
+    wide = torch.zeros(3, 4, 1, dtype=torch.float64)
+    x, y, value = wide[0], wide[1], torch.zeros(4, dtype=torch.float64)
+    score, proposed_score = torch.zeros(4, 1).double(), torch.ones(4, 1).double()
+    sums = [x.clone(), wide[2], x.clone()]
+    counts = pf.ops.Counts.zeros(4)
+    if shared == "score":
+        score = value[:, None]
+    elif shared == "proposed_score":
+        proposed_score = x
+    elif shared == "shift":
+        sums[0] = x
+    elif shared == "sum":
+        sums[2] = sums[1]
+    else:
+        counts = pf.ops.Counts(
+            counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted
+        )
+    with pytest.raises(ValueError, match="overlapping"):
+        pf.ops.accept_(
+            x, y, value, value + 1, seed=0, step=0, counts=counts, moments=tuple(sums),
+            score=score, proposed_score=proposed_score, step_size=0.1,
+        )  # fmt: skip
+
+
+def test_twins_may_be_one():
+    # A proposal from the state's own value and score, as in a kernel that has not evaluated yet.
+    x, value, score = torch.zeros(4, 1), torch.zeros(4), torch.ones(4, 1)
+    counts = pf.ops.Counts.zeros(4)
+    pf.ops.accept_(
+        x, x + 1, value, value, seed=0, step=0, counts=counts, score=score, proposed_score=score
+    )
+    assert torch.equal(x, torch.ones(4, 1))
+
+
+def test_autograd_is_told():
+    weight = torch.ones(2, 1, requires_grad=True)
+    x, y, counts = torch.zeros(3, 2), torch.ones(3, 2), pf.ops.Counts.zeros(3)
+    loss = (x @ weight).sum()
+    pf.ops.accept_(x, y, torch.zeros(3), (y @ weight)[:, 0], seed=0, step=0, counts=counts)
+    assert torch.equal(x, y)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -142,7 +142,6 @@ def test_chunks_do_not_change_a_bit(law, monkeypatch):
     import pushforward.pacing as pacing
 
     whole = pf.sample(law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3)
-    monkeypatch.setattr(pacing, "_FIRST_STEPS", 1)
     monkeypatch.setattr(pacing, "_SECONDS", 0.0)  # one step a chunk
     calls = []
     pieces = pf.sample(

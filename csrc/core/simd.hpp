@@ -159,7 +159,6 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm256_sqrt_pd((__m256d)a);
 }
-// Two exact 16-bit halves and one rounding: the nearest float, as AVX-512's conversion gives.
 PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
   return (DoubleRegister)_mm256_cvtps_pd((__m128)a);
 }
@@ -167,6 +166,7 @@ template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {
   return _mm256_testz_si256((__m256i)m, (__m256i)m) == 0;
 }
+// Two exact 16-bit halves and one rounding: the nearest float, as AVX-512's conversion gives.
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   const __m256 high = _mm256_cvtepi32_ps(_mm256_srli_epi32((__m256i)a, 16));
   const __m256 low = _mm256_cvtepi32_ps(_mm256_and_si256((__m256i)a, _mm256_set1_epi32(0xffff)));
@@ -258,7 +258,6 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) { return (FloatRegister)_mm_s
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm_sqrt_pd((__m128d)a);
 }
-// Through double, where every uint32 is exact, so that one rounding remains.
 PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
   return (DoubleRegister)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)&a)));
 }
@@ -266,6 +265,7 @@ template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {
   return _mm_movemask_epi8((__m128i)m) != 0;
 }
+// Through double, where every uint32 is exact, so that one rounding remains.
 PF_HD FloatRegister to_float_register(Uint32Register a) {
   const __m128i magic = _mm_set1_epi32(0x43300000);  // high word of 2^52
   const __m128d two52 = _mm_set1_pd(4503599627370496.0);

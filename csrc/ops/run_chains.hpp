@@ -61,30 +61,31 @@ class TileMoments {
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
   using Wide = typename Traits<Real>::Wide;
-  static constexpr bool kScarce = Tile::kScratchIsScarce;
-  static constexpr int64_t kSums = kScarce ? 2 : 4;
 
  public:
   static PF_HD int64_t bytes(D dim) {
-    return dim * (kSums * int64_t{sizeof(Wide)} + (1 + n_waiting(dim)) * int64_t{sizeof(Real)});
+    const int64_t sums = n_waiting(dim) > 0 ? 4 : 2;
+    return dim * (sums * int64_t{sizeof(Wide)} + (1 + n_waiting(dim)) * int64_t{sizeof(Real)});
   }
 
-  PF_HD TileMoments(const Moments& moments, int64_t steps_done, const Tile& tile, D dim)
+  PF_HD TileMoments(const Moments& moments, int64_t steps_done, int64_t n_steps, const Tile& tile,
+                    D dim)
       : moments_(moments),
         until_closed_(moments.batch > 0 ? moments.batch - steps_done % moments.batch : 0),
+        closes_here_(n_waiting(dim) > 0 && until_closed_ > 0 && until_closed_ <= n_steps),
         tile_(tile),
         dim_(dim),
         sum_(tile.template array<Wide>(0)),
         squares_(tile.template array<Wide>(dim * sizeof(Wide))),
-        sum_at_batch_(tile.template array<Wide>(2 * dim * sizeof(Wide))),
-        batch_squares_(tile.template array<Wide>(3 * dim * sizeof(Wide))),
-        shift_(tile.template array<Real>(kSums * dim * sizeof(Wide))),
-        waiting_(tile.template array<Real>(dim * (kSums * sizeof(Wide) + sizeof(Real)))) {
+        shift_(tile.template array<Real>(2 * dim * sizeof(Wide))),
+        waiting_(tile.template array<Real>(dim * (2 * sizeof(Wide) + sizeof(Real)))),
+        sum_at_batch_(tile.template array<Wide>(bytes(dim) - 2 * dim * sizeof(Wide))),
+        batch_squares_(tile.template array<Wide>(bytes(dim) - dim * sizeof(Wide))) {
     if (!wanted()) return;
     tile.load_rows(static_cast<const T*>(moments.shift), dim, shift_);
     tile.load_rows(moments.sum, dim, sum_);
     tile.load_rows(moments.sum_of_squares, dim, squares_);
-    if (kScarce || moments.batch == 0) return;
+    if (!closes_here_) return;
     tile.load_rows(moments.sum_at_batch, dim, sum_at_batch_);
     tile.load_rows(moments.batch_squares, dim, batch_squares_);
   }
@@ -111,21 +112,21 @@ class TileMoments {
     add_waiting();
     tile_.store_rows(moments_.sum, dim_, sum_);
     tile_.store_rows(moments_.sum_of_squares, dim_, squares_);
-    if (kScarce || moments_.batch == 0) return;
+    if (!closes_here_) return;
     tile_.store_rows(moments_.sum_at_batch, dim_, sum_at_batch_);
     tile_.store_rows(moments_.batch_squares, dim_, batch_squares_);
   }
 
  private:
-  // States that wait at most: none of many coordinates, whose sums are not in the fastest cache.
-  static PF_HD int64_t n_waiting(D dim) { return kScarce || dim > 4 ? 0 : 8 / dim; }
+  // States that wait at most.
+  static PF_HD int64_t n_waiting(D dim) { return Tile::kScratchIsScarce || dim > 4 ? 0 : 8 / dim; }
 
   PF_HD void add(int64_t i, Wide off) const {
     sum_[i] = sum_[i] + off;
     squares_[i] = fma(off, off, squares_[i]);
   }
   PF_HD void add_waiting() {
-    if (kScarce) return;
+    if (n_waiting(dim_) == 0) return;
     dim_.each([&](int64_t i) {
       Wide sum = sum_[i], squares = squares_[i];
       const Wide shift = to_wide(shift_[i]);
@@ -144,15 +145,15 @@ class TileMoments {
     const Moments& m = moments_;
     until_closed_ = m.batch;
     dim_.each([&](int64_t i) {
-      if constexpr (kScarce) {
+      if (n_waiting(dim_) > 0) {
+        const Wide grown = sum_[i] - sum_at_batch_[i];
+        batch_squares_[i] = batch_squares_[i] + grown * grown;
+        sum_at_batch_[i] = sum_[i];
+      } else {
         const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
         const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
         tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
         tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
-      } else {
-        const Wide grown = sum_[i] - sum_at_batch_[i];
-        batch_squares_[i] = batch_squares_[i] + grown * grown;
-        sum_at_batch_[i] = sum_[i];
       }
     });
   }
@@ -160,10 +161,12 @@ class TileMoments {
   Moments moments_;
   int64_t until_closed_;  // steps to the end of the batch; never 0 where there are none
   int64_t n_waits_ = 0;
+  bool closes_here_;  // a batch, and its sums are in scratch
   const Tile& tile_;
   D dim_;
-  typename Tile::template Array<Wide> sum_, squares_, sum_at_batch_, batch_squares_;
+  typename Tile::template Array<Wide> sum_, squares_;
   typename Tile::template Array<Real> shift_, waiting_;
+  typename Tile::template Array<Wide> sum_at_batch_, batch_squares_;
 };
 
 // The acceptance probabilities of one tile.
@@ -252,7 +255,7 @@ struct RunChains {
 
   PF_HD void operator()(const Tile& tile) const {
     Chain rows(reinterpret_cast<Real*>(tile.scratch + moment_bytes<T>(p, dim)), dim);
-    TileMoments<T, D> moments(p.moments, p.steps_done, tile, dim);
+    TileMoments<T, D> moments(p.moments, p.steps_done, p.n_steps, tile, dim);
     tile.load_rows(static_cast<const T*>(p.x), dim, rows[0]);
     Kernel kernel(p, target, tile, dim, rows);
     T* draws = static_cast<T*>(p.draws);

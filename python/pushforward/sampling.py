@@ -167,7 +167,7 @@ def _advance(
     bar: Any,
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
-    pace, total = Pace(run.x, native=run.native), run.plan.total
+    pace, total = Pace(run.x.device), run.plan.total
     captured, report = False, Report()
     run.start_recording()
     while run.position < total:

@@ -12,6 +12,7 @@ from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
     changed,
+    check_tensor,
     coefficient,
     implement,
     is_plain,
@@ -61,7 +62,7 @@ def accept_(
     log_density: Tensor,
     proposed_log_density: Tensor,
     *,
-    seed: int,
+    seed: int | Tensor,
     step: int | Tensor,
     counts: Counts,
     chain_offset: int = 0,
@@ -83,7 +84,8 @@ def accept_(
         proposed: the proposals, like ``x``.
         log_density: ``(n_chains,)`` at ``x``; becomes that of the new state.
         proposed_log_density: at ``proposed``.
-        seed: ``0 <= seed < 2**63``; on a GPU also a 0-d int64 tensor there.
+        seed: ``0 <= seed < 2**63``; on a GPU also a 0-d int64 tensor there (not with gradients or
+            under ``torch.compile``).
         step: index of the step, which chooses the uniforms; likewise.
         counts: added to.
         chain_offset: global index of the first chain.
@@ -123,10 +125,10 @@ def accept_(
             x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
             step_size, beta, seed, step, chain_offset, counts.tensors(), moments, threads(),
         )  # fmt: skip
-        for written in (log_density, score):
-            if written is not None:
-                changed(written)
-        return changed(x)
+        _told(x, log_density, score)
+        return x
+    check_tensor(proposed, "proposed")
+    check_tensor(proposed_log_density, "proposed_log_density")
     no_grad_in_place("accept", x, log_density, *given)
     h = None if step_size is None else coefficient(step_size, x, "step_size")
     torch.ops.pushforward.accept_(
@@ -136,6 +138,12 @@ def accept_(
         *(moments or (None, None, None)),
     )  # fmt: skip
     return x
+
+
+def _told(x: Tensor, log_density: Tensor, score: Tensor | None) -> None:
+    for written in (x, log_density, score):
+        if written is not None:
+            changed(written)
 
 
 library.define(
@@ -177,3 +185,4 @@ def _accept_cpu(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
         step_size, beta, seed, step, chain_offset, counts, moments, threads(),
     )  # fmt: skip
+    _told(x, log_density, score)

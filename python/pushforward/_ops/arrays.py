@@ -43,7 +43,7 @@ def tensor_of(value: Any, name: str, *, written: bool = False) -> Tensor:
     if written and not _is_writable(value):
         raise ValueError(
             f"{name}: expected an array that can be written to, got a {type(value).__name__} that "
-            "cannot; use the op that returns a new state"
+            "cannot"
         )
     try:
         if isinstance(value, np.ndarray) and not value.flags.writeable:

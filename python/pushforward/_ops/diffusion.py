@@ -239,6 +239,7 @@ def _reverse_cpu_(
     _native.reverse(
         x, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
     )
+    changed(x)
 
 
 @torch.library.register_fake("pushforward::reverse_step", lib=library)

@@ -135,6 +135,7 @@ def _langevin_cpu_(
     chain_offset: int,
 ) -> None:
     _native.langevin(x, x, score, step_size, beta, seed, step, chain_offset, threads())
+    changed(x)
 
 
 @torch.library.register_fake("pushforward::langevin", lib=library)

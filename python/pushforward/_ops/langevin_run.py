@@ -142,3 +142,4 @@ def _langevin_run_cpu(
         chain_offset=chain_offset,
         counts=(n_nonfinite, None, None, None),
     )
+    changed(x)

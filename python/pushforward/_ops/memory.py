@@ -71,7 +71,9 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def _is_cpus(tensor: Tensor) -> bool:
-    return type(tensor) is Tensor and tensor.device.type == "cpu"
+    """Whether NumPy can see it: plain memory of a CPU, with nothing still to be done to it."""
+    lazy = tensor.is_neg() or tensor.is_conj()
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and not lazy
 
 
 def _bits(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -71,6 +71,7 @@ def _commit_cpu(
     if shift is not None and total is not None and squares is not None:
         moments = (shift, total, squares)
     _native.commit(x, proposed, n_nonfinite, moments, threads())
+    changed(x)
 
 
 def pooled_moments(

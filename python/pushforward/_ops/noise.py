@@ -44,3 +44,4 @@ def _fill_cpu(
     out: Tensor, uniform: bool, seed: int, purpose: int, chain_offset: int, start: int
 ) -> None:
     _native.fill(out, uniform, seed, purpose, chain_offset, start, threads())
+    changed(out)
