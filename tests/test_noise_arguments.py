@@ -174,3 +174,10 @@ def test_seed_as_an_integer(seed):
 def test_seed_of_another_type(seed):
     with pytest.raises(TypeError, match=r"^seed: expected"):
         pf.random.resolve_seed(seed)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7"])
+def test_a_gpu_that_is_not_there(device):
+    with pytest.raises(RuntimeError, match=f"device: got {device}, but .* CUDA (backend|device)"):
+        pf.random.normal(2, 2, seed=0, device=device)

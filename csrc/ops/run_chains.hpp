@@ -127,7 +127,7 @@ class TileMoments {
   }
   PF_HD void add_waiting() {
     if (n_waiting(dim_) == 0) return;
-    dim_.each([&](int64_t i) {
+    dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
       Wide sum = sum_[i], squares = squares_[i];
       const Wide shift = to_wide(shift_[i]);
       for (int64_t n = 0; n < n_waits_; ++n) {
@@ -144,7 +144,7 @@ class TileMoments {
     add_waiting();
     const Moments& m = moments_;
     until_closed_ = m.batch;
-    dim_.each([&](int64_t i) {
+    dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
       if (n_waiting(dim_) > 0) {
         const Wide grown = sum_[i] - sum_at_batch_[i];
         batch_squares_[i] = batch_squares_[i] + grown * grown;

@@ -20,39 +20,36 @@ _WARM_UP = 3
 class StepGraph:
     """A captured step of a run. A replay reads its step from the GPU, so its noise is fresh.
 
-    Capturing takes no step: the run's state is put back, and the first replay is compared with
-    the same step taken eagerly.
+    Capturing takes no step: the run's state is put back, whether it works or not, and one replay is
+    compared with the same step taken eagerly. A step that records is another one than before.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self._step = torch.zeros((), dtype=torch.int64, device=run.x.device)
         self._next = -1  # what the GPU's counter holds
-        self._graphs: dict[bool, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._capture()
-        self._compare()
+        saved = [t.clone() for t in self._tensors()]
+        try:
+            self._graph, self._value = self._capture()
+            self._put_back(saved)
+            self._compare(saved)
+        finally:
+            self._put_back(saved)
+            self._next = -1
 
     def step(self, step: int) -> Tensor:
         """Take one step and return the log-density before it."""
-        if self._is_recorded not in self._graphs:
-            self._capture()
         if step != self._next:
             self._step.fill_(step)
-        graph, value = self._graphs[self._is_recorded]
-        graph.replay()
+        self._graph.replay()
         self._next = step + 1
-        return value
-
-    @property
-    def _is_recorded(self) -> bool:
-        return self._run.state.moments is not None
+        return self._value
 
     def _tensors(self) -> list[Tensor]:
         return [*self._run.state.tensors(), self._step]
 
-    def _capture(self) -> None:
+    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         run = self._run
-        before = [t.clone() for t in self._tensors()]
 
         def body() -> Tensor:
             value = run.kernel.step(run.state, self._step)
@@ -61,29 +58,26 @@ class StepGraph:
 
         side = torch.cuda.Stream(device=run.x.device)
         side.wait_stream(torch.cuda.current_stream(run.x.device))
-        with torch.cuda.stream(side):
-            for _ in range(_WARM_UP):
-                body()
-        torch.cuda.current_stream(run.x.device).wait_stream(side)
+        try:
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    body()
+        finally:
+            torch.cuda.current_stream(run.x.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=side):
             value = body()
-        self._put_back(before)
-        self._graphs[self._is_recorded] = (graph, value)
-        self._next = -1
+        return graph, value
 
-    def _put_back(self, before: list[Tensor]) -> None:
-        for tensor, saved in zip(self._tensors(), before, strict=True):
-            tensor.copy_(saved)
+    def _put_back(self, saved: list[Tensor]) -> None:
+        for tensor, value in zip(self._tensors(), saved, strict=True):
+            tensor.copy_(value)
 
-    def _compare(self) -> None:
+    def _compare(self, saved: list[Tensor]) -> None:
         run, first = self._run, self._run.next_step
-        saved = [t.clone() for t in self._tensors()]
         replayed = [self.step(first).clone(), run.x.clone()]
         self._put_back(saved)
         eager = [run.kernel.step(run.state, first), run.x.clone()]
-        self._put_back(saved)
-        self._next = -1
         same = (
             torch.equal(a.nan_to_num(), b.nan_to_num())
             for a, b in zip(replayed, eager, strict=True)
@@ -108,16 +102,20 @@ def graphed(run: Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph 
         return None
     if wanted == "auto" and not _is_still(target):
         return None
+    return _captured(run, required=wanted is True)
+
+
+def _captured(run: Run, *, required: bool) -> StepGraph | None:
     try:
         return StepGraph(run)
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
-        if wanted is True:
+        if required:
             raise RuntimeError(f"cuda_graph: the step cannot be captured: {cause}") from error
         warnings.warn(
             f"the step was not captured in a CUDA graph and runs eagerly: {cause}",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         return None
 

@@ -168,13 +168,15 @@ def _advance(
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
     pace, total = Pace(run.x.device), run.plan.total
-    captured, report = False, Report()
+    captured, report = None, Report()  # whether the captured step records
     run.start_recording()
     while run.position < total:
         if interrupt.is_set():
             return False
-        if not captured and run.position >= run.plan.warmup:
-            run.graph, captured = graphed(run, target, cuda_graph), True
+        records = run.state.moments is not None
+        stale = captured is None or (run.graph is not None and captured is not records)
+        if stale and run.position >= run.plan.warmup:
+            run.graph, captured = graphed(run, target, cuda_graph), records
         now = min(pace.chunk, run.room(), resume.room(run))
         with pace.timed(now):
             run.advance(now)

@@ -254,6 +254,8 @@ void arrive_at_warp(const Wait& wait) {
 
 // ---- launches ---------------------------------------------------------------------------------
 cudaError_t check(const Launch& l) {
+  const char* refused = getenv("PF_EMULATOR_LAUNCH_ERROR");  // the number of an error
+  if (refused) return static_cast<cudaError_t>(atoi(refused));
   if (l.grid == 0 || l.grid > kMaxGrid || l.block == 0 || l.block > kMaxBlock) {
     return cudaErrorInvalidConfiguration;
   }

@@ -21,6 +21,7 @@ QUICK = [
     ("test_noise_laws.py", ELSEWHERE, 18),
     ("test_noise_arguments.py", ELSEWHERE, 79),
     ("test_math.py", ELSEWHERE, 120),
+    ("test_accept.py", ELSEWHERE, 80),
     ("test_lattice_ising.py", ELSEWHERE, 128),
     ("test_lattice_phi4.py", ELSEWHERE, 58),
 ]
@@ -71,6 +72,10 @@ def test_file(module, file, left_out, least, seed):
 def test_lattices_in_global_memory(module, seed):
     files = [f"tests/test_lattice_{name}.py" for name in ("ising", "phi4")]
     assert run(module, [*files, "-k", "too_large"], seed, PF_EMULATOR_SHARED="4096") == 3
+
+
+def test_launches_that_fail(module):
+    assert run(module, ["tests/emulator/failed_launches.py"]) >= 20
 
 
 def test_sizes_past_31_bits(module):

@@ -25,9 +25,9 @@ needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, of the 
 
 def nvcc(source, output, *flags):
     """Compile a file as CUDA and return what nvcc says."""
-    code = PTX if "-ptx" in flags else f"{PTX} -code={ARCHITECTURE}"
-    command = [find_nvcc(), "-std=c++17", *f"-arch={code}".split(), *flags, "-x", "cu"]
-    command += ["-o", output, source]
+    chosen = "-ptx" in flags or any(str(flag).startswith("-code=") for flag in flags)
+    code = [] if chosen else [f"-code={ARCHITECTURE}"]
+    command = [find_nvcc(), "-std=c++17", f"-arch={PTX}", *code, *flags, "-x", "cu", "-o", output, source]  # fmt: skip
     done = subprocess.run(map(str, command), capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode != 0:
         raise RuntimeError(f"nvcc failed on {source}:\n{done.stderr}")
