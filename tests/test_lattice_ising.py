@@ -72,15 +72,15 @@ def test_a_wrong_reference_differs():
     assert (sweeps(x, law, Metropolis()).numpy() != wrong).any()
 
 
-def assert_clusters_equal_numpy(n, shape, temperature, field):
+def assert_clusters_equal_numpy(n, shape, temperature, field, dtype=torch.int8):
     law = Ising(shape, temperature=temperature, field=field)
     for kernel, reference in ((SwendsenWang(), swendsen_wang), (Wolff(), wolff)):
-        x = start(n, shape).to(torch.int8)
-        expected = x.numpy().copy()
+        x = start(n, shape).to(dtype)
+        expected = x.to(torch.int8).numpy()
         for step in (5, 6, 7):
             expected = reference(expected, temperature, field, seed=SEED, step=step, offset=2)
         got = sweeps(x, law, kernel, 3, first_step=5, chain_offset=2)
-        np.testing.assert_array_equal(got.numpy(), expected)
+        np.testing.assert_array_equal(got.to(torch.int8).numpy(), expected)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (4, 4), (2, 2), (20, 20), (2, 3, 4)], ids=str)
@@ -90,10 +90,11 @@ def test_clusters_equal_numpy(shape, field):
 
 
 @pytest.mark.parametrize("field", [0.0, 0.3])
-def test_clusters_of_lattices_too_large_for_shared_memory(monkeypatch, field):
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.float32, torch.float64])
+def test_clusters_of_lattices_too_large_for_shared_memory(monkeypatch, dtype, field):
     # Where PF_EMULATOR_SHARED says so, and in the workspace then; a CPU's kernels ignore it.
     monkeypatch.setattr(ops, "_workspace", workspace)
-    assert_clusters_equal_numpy(2, (40, 50), 2.2, field)
+    assert_clusters_equal_numpy(2, (40, 50), 2.2, field, dtype)
 
 
 KERNELS = [Metropolis(), HeatBath(), SwendsenWang(), Wolff()]

@@ -25,10 +25,10 @@ static void with_any_dim(int64_t dim, const Body& body) {
 }
 
 // Dimensions whose state stays in a thread's registers; `largest` says what the op has room for.
-// The emulator, which sanitizers make slow to compile, has them all for one kernel of each kind.
+// Under the sanitizers, with which these are slow to compile, the emulator has few of them.
 template <class T>
 constexpr bool has_own_kernel(int k, int largest) {
-#if defined(PF_EMULATOR)
+#if defined(PF_EMULATOR_FEW_KERNELS)
   if (largest < 32) return sizeof(T) == 4 && k == 2;
 #endif
   return sizeof(T) == 4 && k <= largest;

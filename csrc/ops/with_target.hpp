@@ -18,10 +18,6 @@ struct Decay<const T&> {
 };
 template <class T>
 using value_type = typename Decay<T>::type;
-template <class A, class B>
-constexpr bool kSame = false;
-template <class A>
-constexpr bool kSame<A, A> = true;
 
 // The targets: each kind, and its type.
 #define PF_EACH_TARGET(X)                                         \
@@ -60,53 +56,56 @@ struct AnyTarget {
   }
 };
 
-// body(dim), where kLargest is the most coordinates that the op keeps in a GPU thread's registers.
-template <class T, int kLargest, int k, class Body>
+// body(dim), where kLargest is the most coordinates that the op keeps in a GPU thread's registers
+// and only kLeast to kMost have kernels of their own.
+template <class T, int kLargest, int kLeast, int kMost, int k, class Body>
 static bool try_dim(int64_t dim, const Body& body) {
-  if constexpr (has_own_kernel<T>(k, kLargest)) {
+  if constexpr (kLeast <= k && k <= kMost && has_own_kernel<T>(k, kLargest)) {
     if (dim == k) return body(Dim<k>{dim}), true;
   }
   (void)dim, (void)body;
   return false;
 }
-template <class T, int kLargest, class Body>
+template <class T, int kLargest, int kLeast = 1, int kMost = 32, class Body>
 static void with_dim(int64_t dim, const Body& body) {
-  if (try_dim<T, kLargest, 1>(dim, body) || try_dim<T, kLargest, 2>(dim, body) ||
-      try_dim<T, kLargest, 3>(dim, body) || try_dim<T, kLargest, 4>(dim, body) ||
-      try_dim<T, kLargest, 8>(dim, body) || try_dim<T, kLargest, 16>(dim, body) ||
-      try_dim<T, kLargest, 32>(dim, body)) {
+  if (try_dim<T, kLargest, kLeast, kMost, 1>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 2>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 3>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 4>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 8>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 16>(dim, body) ||
+      try_dim<T, kLargest, kLeast, kMost, 32>(dim, body)) {
     return;
   }
   with_any_dim(dim, body);
 }
 
-// Most coordinates that a target's own kernels have: the unrolled code of dense matrices and of
-// eight components at a time is long.
+// Fewest coordinates that a target may have.
 template <class Target>
-constexpr int kMostUnrolled = 32;
+constexpr int kLeastDim = 1;
 template <class T>
-constexpr int kMostUnrolled<GaussianDense<T>> = 8;
-template <class T, Precision kPrecision>
-constexpr int kMostUnrolled<GaussianMixture<T, kPrecision>> = 8;
+constexpr int kLeastDim<Banana<T>> = 2;
+template <class T>
+constexpr int kLeastDim<Funnel<T>> = 2;
+template <class T>
+constexpr int kLeastDim<Ring<T>> = 2;
 
-// The ring has two coordinates and no other number of them.
-template <class Target, class T, int kLargest, class Body>
-static void with_dim_of(int64_t dim, const Body& body) {
-  if constexpr (!kSame<Target, Ring<T>>) {
-    constexpr bool kLess = kMostUnrolled<Target> < kLargest;
-    with_dim<T, kLess ? kMostUnrolled<Target> : kLargest>(dim, body);
-  } else if constexpr (has_own_kernel<T>(2, kLargest)) {
-    body(Dim<2>{2});
-  } else {
-    with_any_dim(2, body);
-  }
-}
+// Most that its own kernels have: all that the ring may have, and the unrolled code of dense
+// matrices and of eight components at a time is long.
+template <class Target>
+constexpr int kMostDim = 32;
+template <class T>
+constexpr int kMostDim<GaussianDense<T>> = 8;
+template <class T, Precision kPrecision>
+constexpr int kMostDim<GaussianMixture<T, kPrecision>> = 8;
+template <class T>
+constexpr int kMostDim<Ring<T>> = 2;
 
 template <class T, int kLargest, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
   auto of = [&](const auto& target) {
     using Target = value_type<decltype(target)>;
-    with_dim_of<Target, T, kLargest>(p.dim, [&](auto dim) {
+    with_dim<T, kLargest, kLeastDim<Target>, kMostDim<Target>>(p.dim, [&](auto dim) {
       using D = decltype(dim);
       if constexpr (D::kKnown) {
         body(target, dim);

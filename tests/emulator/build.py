@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the native module with the emulated CUDA backend, under the sanitizers.
+"""Build the native module with the emulated CUDA backend.
 
-``python tests/emulator/build.py`` builds it in ``build/emulator`` and prints where it is. What has
-been built is kept, so that a second run takes seconds.
+``python tests/emulator/build.py`` builds it under the sanitizers, in ``build/emulator/sanitized``,
+and prints where it is. ``build.py every-kernel`` builds it without them and with all kernels: those
+for few coordinates are many, and under the sanitizers the compiler takes too long over them. What
+has been built is kept, so that a second run takes seconds.
 """
 
 import fcntl
@@ -14,7 +16,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "emulator"
-SANITIZERS = ["-fsanitize=address", "-fsanitize=undefined", "-fno-sanitize-recover=all"]
+# Folders in it, and the flags of the backend there.
+FLAGS = {
+    "sanitized": [
+        "-fsanitize=address",
+        "-fsanitize=undefined",
+        "-fno-sanitize-recover=all",
+        "-DPF_EMULATOR_FEW_KERNELS",
+    ],
+    "every-kernel": [],
+}
 
 
 def tool(name):
@@ -44,12 +55,13 @@ def run(command, log):
         raise RuntimeError(f"{' '.join(map(str, command))}\n{end}")
 
 
-def build():
+def build(name="sanitized"):
     """Build what changed and return the path of the module."""
     import pybind11
 
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as lock:  # two runs of the tests may want it at once
+    folder = FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # two runs of the tests may want it at once
         fcntl.flock(lock, fcntl.LOCK_EX)
         settings = {
             "CMAKE_MAKE_PROGRAM": tool("ninja"),
@@ -59,17 +71,17 @@ def build():
             "pybind11_DIR": pybind11.get_cmake_dir(),
             "PF_CUDA": "OFF",
             "PF_EMULATOR": "ON",
-            "PF_EMULATOR_FLAGS": ";".join(SANITIZERS),
+            "PF_EMULATOR_FLAGS": ";".join(FLAGS[name]),
         }
-        configure = [tool("cmake"), "-S", ROOT, "-B", FOLDER, "-G", "Ninja"]
+        configure = [tool("cmake"), "-S", ROOT, "-B", folder, "-G", "Ninja"]
         configure += [f"-D{name}={value}" for name, value in settings.items()]
-        run(configure, FOLDER / "configure.log")
-        run([tool("cmake"), "--build", FOLDER, "--target", "_native"], FOLDER / "build.log")
-    (module,) = FOLDER.glob("_native*.so")
+        run(configure, folder / "configure.log")
+        run([tool("cmake"), "--build", folder, "--target", "_native"], folder / "build.log")
+    (module,) = folder.glob("_native*.so")
     return module
 
 
 if __name__ == "__main__":
     if missing():
         sys.exit(f"needs {missing()}")
-    print(build())
+    print(build(*sys.argv[1:2]))

@@ -1,6 +1,6 @@
 # The CUDA backend run by the host: the op files once more, against tests/emulator/emulator.hpp.
-# Developers only; tests/emulator/build.py configures it. PF_EMULATOR_FLAGS takes the sanitizers.
-set(PF_EMULATOR_FLAGS "" CACHE STRING "Further compiler flags of the emulated backend")
+# Developers only; tests/emulator/build.py configures it.
+set(PF_EMULATOR_FLAGS "" CACHE STRING "Further flags of the emulated backend, as of sanitizers")
 add_library(pf_emulated OBJECT
   ${PF_OP_SOURCES} csrc/backend/device.cpp tests/emulator/emulator.cpp)
 target_compile_definitions(pf_emulated PRIVATE PF_EMULATOR PF_BACKEND=emulated)

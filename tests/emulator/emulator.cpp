@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "emulator.hpp"
 
+#include <dlfcn.h>
 #include <fenv.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,6 +55,7 @@ class Random {
 struct Engine {
   std::mutex mutex;
   std::map<const void*, size_t> shared_limit;  // what cudaFuncSetAttribute gave
+  std::set<const void*> launched;
   uint64_t n_launches = 0;
 
   Launch launch{};
@@ -264,6 +267,21 @@ cudaError_t check(const Launch& l) {
   return l.shared_bytes > limit ? cudaErrorInvalidValue : cudaSuccess;
 }
 
+// Adds where in the module a kernel lies, the first time that it runs, to the file that
+// PF_EMULATOR_LAUNCHED names.
+void note_launch(const void* kernel) {
+  const char* path = getenv("PF_EMULATOR_LAUNCHED");
+  if (!path || !engine.launched.insert(kernel).second) return;
+  Dl_info module;
+  FILE* file = fopen(path, "a");
+  if (!file || !dladdr(kernel, &module)) {
+    fprintf(stderr, "emulator: cannot note a launch in %s\n", path);
+    abort();
+  }
+  fprintf(file, "%zx\n", size_t(kernel) - size_t(module.dli_fbase));
+  fclose(file);
+}
+
 // Only [shared, shared + bytes) may be touched.
 void set_shared([[maybe_unused]] size_t bytes) {
   const size_t all = kRedZoneBytes + kMaxSharedBytes + kRedZoneBytes;
@@ -315,6 +333,7 @@ void interleave() {
 void run(const Launch& launch) {
   const std::lock_guard<std::mutex> lock(engine.mutex);
   if (record(check(launch)) != cudaSuccess) return;
+  note_launch(launch.kernel);
   Engine& e = engine;
   const char* seed = getenv("PF_EMULATOR_SEED");
   e.random = Random((seed ? strtoull(seed, nullptr, 10) : 0) * 0x2545f4914f6cdd1d + ++e.n_launches);

@@ -7,6 +7,7 @@ arguments to pytest. ``PF_EMULATOR_SEED`` chooses the order in which threads run
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,18 +23,19 @@ def library(name):
     return done.stdout.strip()
 
 
-def environment(seed=None):
+def environment(seed=None, sanitized=True):
     """Return the variables under which the emulated module can be loaded and is used."""
     variables = {
         **os.environ,
-        # Python itself is not sanitized, so the sanitizers must be there before it.
-        "LD_PRELOAD": f"{library('libasan.so')} {library('libubsan.so')}",
-        # Python keeps much until it exits, and leak checks need rights that containers lack.
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
         "OMP_NUM_THREADS": "1",  # torch's own threads would spin while the emulator works
         "PUSHFORWARD_CPU_LEVEL": "emulator",
     }
+    if sanitized:
+        # Python itself is not sanitized, so the sanitizers must be there before it.
+        variables["LD_PRELOAD"] = f"{library('libasan.so')} {library('libubsan.so')}"
+        # Python keeps much until it exits, and leak checks need rights that containers lack.
+        variables["ASAN_OPTIONS"] = "detect_leaks=0"
+        variables["UBSAN_OPTIONS"] = "print_stacktrace=1"
     if seed is not None:
         variables["PF_EMULATOR_SEED"] = str(seed)
     return variables
@@ -42,6 +44,24 @@ def environment(seed=None):
 def command(module, arguments):
     """Return the command that runs pytest on a built module, in environment()."""
     return [sys.executable, __file__, "--inside", module, *arguments]
+
+
+def count_passed(module, arguments, seed=0, sanitized=True, **variables):
+    """Run pytest on a built module; return how many tests passed, of which none may fail."""
+    done = subprocess.run(
+        command(module, [*arguments, "-q", "-p", "no:cacheprovider"]),
+        env={**environment(seed, sanitized), **variables},
+        cwd=HERE.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout[-6000:] + done.stderr[-6000:]
+    assert done.returncode == 0, said
+    assert "CPU level: emulator" in done.stdout, said
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed, said
+    return int(passed[1])
 
 
 def inside(module, arguments):

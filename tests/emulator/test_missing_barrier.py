@@ -10,7 +10,7 @@ import pytest
 
 from emulator import build, run_suite
 
-CSRC = build.ROOT / "csrc"
+CSRC, FOLDER = build.ROOT / "csrc", build.FOLDER / "sanitized"
 SOURCE = "csrc/ops/langevin_run.cpp"
 KINDS = ["DoubleWell", "Banana"]  # the only ones compiled here, which takes a fifth of the time
 DIGEST_DIFFERS = 1  # what pytest returns when a test has failed
@@ -54,7 +54,7 @@ def changed_headers(folder, header=None, old="", new=""):
 
 def start_compiling(folder):
     """Compile the op against the changed headers, as the emulated module does otherwise."""
-    entries = json.loads((build.FOLDER / "compile_commands.json").read_text())
+    entries = json.loads((FOLDER / "compile_commands.json").read_text())
     (entry,) = [e for e in entries if e["file"].endswith(SOURCE) and "pf_emulated" in e["command"]]
     words = shlex.split(entry["command"])
     words[words.index("-o") + 1] = str(folder / "langevin_run.o")
@@ -64,7 +64,7 @@ def start_compiling(folder):
 def link(folder, module):
     """Link the module with the changed op in the place of the right one."""
     listing = subprocess.run(
-        [build.tool("ninja"), "-C", build.FOLDER, "-t", "commands", "_native"],
+        [build.tool("ninja"), "-C", FOLDER, "-t", "commands", "_native"],
         capture_output=True,
         text=True,
         check=True,
@@ -73,7 +73,7 @@ def link(folder, module):
     (right,) = re.findall(rf"\S*pf_emulated\S*{SOURCE}\.o", command)
     command = replaced(command, right, str(folder / "langevin_run.o"))
     command = replaced(command, f"-o {module.name}", f"-o {folder / module.name}")
-    subprocess.run(command, shell=True, cwd=build.FOLDER, check=True)
+    subprocess.run(command, shell=True, cwd=FOLDER, check=True)
     return folder / module.name
 
 

@@ -125,9 +125,14 @@ def of_dim(law, dtype, largest=32):
     """How the kernels of this target call its dimension, and the struct of it."""
     if law.kind.name == "GAUSSIAN_DENSE" or law.kind.name.startswith("MIXTURE"):
         largest = min(largest, 8)
-    own = dtype == torch.float32 and law.dim in (1, 2, 3, 4, 8, 16, 32) and law.dim <= largest
-    short = str(law.dim <= 32).lower()
-    return f"pf::cuda::Dim<{law.dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(law.dim)
+    return walk(law.dim, dtype, largest)
+
+
+def walk(dim, dtype, largest):
+    """The same for a number of coordinates alone."""
+    own = dtype == torch.float32 and dim in (1, 2, 3, 4, 8, 16, 32) and dim <= largest
+    short = str(dim <= 32).lower()
+    return f"pf::cuda::Dim<{dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(dim)
 
 
 def same(x, y):

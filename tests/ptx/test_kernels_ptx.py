@@ -23,6 +23,7 @@ from ptx.calls import (
     module,
     of_dim,
     same,
+    walk,
 )
 from ptx.nvcc import needs_nvcc
 from ptx.structs import functor
@@ -255,6 +256,47 @@ def test_evaluate(target, dtype):
     assert same(score, expected[1])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 3, 5, 8, 45])
+@pytest.mark.parametrize("langevin", [False, True])
+def test_accept(langevin, dim, dtype):
+    n, step = 37, 5
+    start = [*states(dtype, n, dim), *(t / 2 for t in states(dtype, n, dim))]
+    values = pf.random.normal(3, n, seed=3, dtype=dtype)
+    values[1, ::7], values[1, 3] = math.nan, math.inf
+    beta, h = torch.linspace(0.5, 2, n, dtype=dtype), torch.linspace(0.1, 0.5, n, dtype=dtype)
+
+    def state():
+        x, y, score, next_score = (t.clone() for t in start)
+        sums = torch.zeros(2, n, dim, dtype=torch.float64)
+        moments = (start[1], sums[0], sums[1])
+        return x, y, score, next_score, values.clone(), _ops.Counts.zeros(n), moments
+
+    x, y, score, next_score, (value, next_value, correction), counts, moments = ours = state()
+    more = {"score": score, "proposed_score": next_score, "step_size": h}
+    pf.ops.accept_(
+        x, y, value, next_value, seed=SEED, step=step, chain_offset=3, beta=beta, counts=counts,
+        moments=moments, **(more if langevin else {"correction": correction}),
+    )  # fmt: skip
+
+    x, y, score, next_score, (value, next_value, correction), counts, moments = theirs = state()
+    call = Call(dtype)
+    scores = {"score": call.at(score), "proposed_score": call.at(next_score)}
+    p = S["AcceptParams"](
+        x=call.at(x), proposed=call.at(y), log_density=call.at(value),
+        proposed_log_density=call.at(next_value), n_chains=n, dim=dim, langevin=langevin,
+        correction=0 if langevin else call.at(correction), **(scores if langevin else {}),
+        step_size=call.per_chain(h), beta=call.per_chain(beta), accept=call.noise("accept", step, 3),
+        tallies=S["Tallies"](*map(call.at, counts.tensors())),
+        moments=S["Moments"](*map(call.at, moments)),
+    )  # fmt: skip
+    walked, size = walk(dim, dtype, 8)
+    parts = [f"AcceptChains<{NAMES[dtype]}", f", {walked}"]
+    call.chains("accept", parts, n, dim, 0, functor(p, size), n_rows=0)
+    for a, b in ((ours[:5], theirs[:5]), (ours[5].tensors(), counts.tensors()), (ours[6], moments)):
+        assert all(same(u, v) for u, v in zip(a, b, strict=True))
+
+
 # A run, its parameters, its rows of coordinates without the noise's, the most a thread keeps, and
 # the purpose of its noise.
 RUNS = {
@@ -263,6 +305,7 @@ RUNS = {
     "mala": ({"step_size": 0.05}, 6, 8, "proposal"),
     "underdamped": ({"step_size": 0.125, "friction": 0.75}, 8, 4, "momentum"),
     "hmc": ({"step_size": 0.125, "n_leapfrog": 2, "jitter": 0.25}, 8, 4, "momentum"),
+    "nuts": ({"step_size": 0.25, "max_depth": 3}, 22, 4, "momentum"),
 }
 SOME = ["gaussian-plane", "gaussian-dense", "mixture-isotropic", "double-well", "ring"]
 
@@ -273,7 +316,9 @@ def check_run(kind, target, dtype, **more):
     n_chains, n_steps, thin, first = 6, 5, 2, 3
     start = target.sample(n_chains, seed=1).to(dtype)
     n_kept = (n_steps + 1) // thin
-    if kind != "underdamped":
+    depth = parameters.get("max_depth", 0)
+    waiting = 3 * max(0, depth - 1) * dtype.itemsize  # bytes a coordinate, of the blocks of a tree
+    if kind not in ("underdamped", "nuts"):
         parameters["beta"] = torch.linspace(0.5, 2, n_chains, dtype=dtype)
 
     def outputs():
@@ -302,6 +347,7 @@ def check_run(kind, target, dtype, **more):
         x=call.at(x), n_chains=n_chains, target=params, **coefficients,
         velocity=call.at(velocity), n_leapfrog=parameters.get("n_leapfrog", 1),
         jitter=parameters.get("jitter", 0.0), jitter_noise=call.noise("adaptation", first, 7),
+        max_depth=depth, tree=call.noise("tree", first << depth, 7),
         noise=call.noise(purpose, first * target.dim, 7), accept=call.noise("accept", first, 7),
         n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
         tallies=S["Tallies"](*map(call.at, counts.tensors())),
@@ -309,8 +355,8 @@ def check_run(kind, target, dtype, **more):
     )  # fmt: skip
     parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
     call.chains(
-        f"{kind}_run", parts, n_chains, target.dim, (16 + dtype.itemsize) * target.dim, functor(p, held, size),
-        n_rows=n_rows + 1,
+        f"{kind}_run", parts, n_chains, target.dim, (16 + dtype.itemsize + waiting) * target.dim,
+        functor(p, held, size), n_rows=n_rows + 1,
     )  # fmt: skip
     theirs = (expected[0], *expected[1].tensors(), *expected[2][:5], *expected[3:])
     ours = (x, *counts.tensors(), *moments[:5], draws, value, velocity)
@@ -325,10 +371,12 @@ def test_langevin_run(target, dtype, step_size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dim", [8, 16, 32])
-def test_many_coordinates_in_registers(dim):
+@pytest.mark.parametrize(
+    ("kind", "dim"), [("langevin", 8), ("langevin", 16), *((k, RUNS[k][2]) for k in RUNS)]
+)
+def test_many_coordinates_in_registers(kind, dim):
     law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.linspace(0.5, 2, dim))
-    check_run("langevin", law, torch.float32)
+    check_run(kind, law, torch.float32)
 
 
 @pytest.mark.slow
