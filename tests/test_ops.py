@@ -172,6 +172,8 @@ def registered_calls():
     none = (None, None, None)
     kind, dim, k, tensors, scalars = ZOO["gaussian-diagonal"].native_arguments(torch.float32)
     law = (tensors, kind, dim, k, scalars)
+    nothing, eye = (None,) * 12, torch.eye(3)
+    spins, t = torch.ones(5, 4, 4), torch.tensor(2.0, dtype=torch.float64)
     ops = torch.ops.pushforward
     return [
         (ops.langevin, (x, score, h, b, 1, 2, 3)),
@@ -182,6 +184,38 @@ def registered_calls():
         (ops.commit_, (x, score, refused, *sums)),
         (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *none)),
         (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *sums)),
+        (ops.markov_run_, (x, *law, "mala", h, *nothing, 1, 2, 4, 3, *counts)),
+        (
+            ops.markov_run_,
+            (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts),
+        ),
+        (
+            ops.markov_run_,
+            (
+                x,
+                *law,
+                "hmc",
+                h,
+                *nothing[:4],
+                eye,
+                eye,
+                *nothing[:3],
+                2,
+                0.5,
+                None,
+                1,
+                2,
+                4,
+                3,
+                *counts,
+            ),
+        ),
+        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4)),
+        (ops.ising_clusters_, (spins, t, t, True, 1, 2, 3, 4)),
+        (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, None, None, None)),
+        (ops.phi4_run_, (spins, 2, t, t, t, t / 20, 2, 1, 2, 3, 4, *counts[2:], refused)),
+        (ops.phi4_log_density, (spins, t, t, t)),
+        (ops.phi4_score, (spins, t, t, t)),
         (ops.diffuse, (x, h, b, 1, 3)),
         (ops.reverse_step, (x, score, h, b, h, 1, 2, 3)),
         (ops.reverse_step_, (x, score, h, b, h, 1, 2, 3)),

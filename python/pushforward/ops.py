@@ -3,7 +3,7 @@
 
 An ``update`` op does one step whose model was just evaluated; a ``run`` op does many on a native
 target. Both read the same noise, so they agree number for number. ``accept_`` is the second half of
-any Metropolis-Hastings step.
+any Metropolis-Hastings step, ``markov_run_`` many steps of any kernel.
 
 States may also be arrays of NumPy, CuPy, JAX or any other library that speaks DLPack: their memory
 is used without a copy, and results come back as the same kind of array.
@@ -28,6 +28,7 @@ langevin_ = takes_arrays(_ops.langevin_)
 langevin_run_ = takes_arrays(_ops.langevin_run_, "n_nonfinite")
 log_density = takes_arrays(_ops.log_density)
 log_density_and_score = takes_arrays(_ops.log_density_and_score)
+markov_run_ = takes_arrays(_ops.markov_run_, "velocity")
 reverse_step = takes_arrays(_ops.reverse_step)
 reverse_step_ = takes_arrays(_ops.reverse_step_)
 score = takes_arrays(_ops.score)
@@ -42,6 +43,7 @@ __all__ = [
     "langevin_run_",
     "log_density",
     "log_density_and_score",
+    "markov_run_",
     "reverse_step",
     "reverse_step_",
     "score",

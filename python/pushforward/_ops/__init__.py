@@ -25,6 +25,7 @@ from pushforward._ops.diffusion import diffuse, reverse_step, reverse_step_
 from pushforward._ops.evaluate import Matrix, log_density, log_density_and_score, score
 from pushforward._ops.langevin import langevin, langevin_
 from pushforward._ops.langevin_run import langevin_run_
+from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, zeros
 from pushforward._ops.moments import commit_, pooled_moments
@@ -64,6 +65,7 @@ __all__ = [
     "langevin_run_",
     "log_density",
     "log_density_and_score",
+    "markov_run_",
     "pooled_moments",
     "proposal_",
     "reverse_step",

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NamedTuple, overload
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ class BatchMoments(NamedTuple):
         return [*self[:5]]
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 Moments = tuple[Tensor, Tensor, Tensor] | BatchMoments
 """``(shift, sum, sum_of_squares)``, or with what error bars need."""
 
@@ -43,9 +45,14 @@ HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
 
 
-def implement(op: str) -> Any:
+def implement(op: str) -> Callable[[Function], Function]:
     """Return the decorator that registers a function as an op on each of :data:`DEVICES`."""
-    return torch.library.impl(f"pushforward::{op}", DEVICES, lib=library)
+
+    def register(function: Function) -> Function:
+        torch.library.impl(f"pushforward::{op}", DEVICES, function, lib=library)
+        return function
+
+    return register
 
 
 def whole(value: Any, name: str, expected: str = "an int") -> int:

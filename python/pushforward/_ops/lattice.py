@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
-from pushforward._ops.arguments import changed, check_device, no_grad_in_place, threads
+from pushforward._ops.arguments import (
+    changed,
+    check_device,
+    implement,
+    is_plain,
+    library,
+    like,
+    no_grad_in_place,
+    threads,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +33,10 @@ class Phi4Parameters:
     kappa: Tensor
     lam: Tensor
     field: Tensor
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the three in the order of the native module."""
+        return self.kappa, self.lam, self.field
 
 
 def parameter(value: Tensor | float, x: Tensor, name: str) -> Tensor:
@@ -58,13 +71,9 @@ def ising_sweeps(
 
     ``no_field`` says that every field is zero, which spares comparisons.
     """
-    check_device(x.device, "x")
     no_grad_in_place("ising_sweeps", x)
-    _native.ising(
-        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        threads(),
-    )  # fmt: skip
-    changed(x)
+    op = _ising_sweeps if is_plain(x) else torch.ops.pushforward.ising_sweeps_
+    op(x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
 
 
 def ising_clusters(
@@ -79,14 +88,9 @@ def ising_clusters(
     chain_offset: int,
 ) -> None:
     """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters."""
-    check_device(x.device, "x")
     no_grad_in_place("ising_clusters", x)
-    sites = x.shape[1:].numel()
-    memory = _workspace(x, 8 * sites, in_shared=9 * sites + 256)
-    _native.clusters(
-        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, memory, threads()
-    )
-    changed(x)
+    op = _ising_clusters if is_plain(x) else torch.ops.pushforward.ising_clusters_
+    op(x, temperature, field, wolff, seed, first_step, n_steps, chain_offset)
 
 
 Phi4Move = Literal["langevin", "mala", "hmc", "metropolis"]
@@ -129,39 +133,30 @@ def phi4_run(
 
     """
     no_grad_in_place("phi4_run", x)
-    name = "width" if move == "metropolis" else "step_size"
-    h = parameter(step_size, x, name)
-    if not bool((h.isfinite() & (h > 0)).all()):
-        raise ValueError(f"{name}: expected positive finite values, got {step_size}")
-    p = parameters
-    _native.phi4_run(
-        x, _MOVES[move], p.kappa, p.lam, p.field, h, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite, _phi4_workspace(x), threads(),
+    h = parameter(step_size, x, "width" if move == "metropolis" else "step_size")
+    op = _phi4_run if is_plain(x) else torch.ops.pushforward.phi4_run_
+    op(
+        x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
+        chain_offset, accepted, accepted_squares, n_nonfinite,
     )  # fmt: skip
-    changed(x)
 
 
 def phi4_log_density(x: Tensor, parameters: Phi4Parameters) -> Tensor:
     """Return ``log pi`` ``(n_lattices,)``."""
-    check_device(x.device, "x")
-    value = x.new_empty(x.shape[:1])
-    _phi4_evaluate(x, parameters, value, None)
-    return value
+    return _phi4_evaluated(x, parameters, "phi4_log_density")
 
 
 def phi4_score(x: Tensor, parameters: Phi4Parameters) -> Tensor:
     """Return the gradient of :func:`phi4_log_density`, like ``x``."""
-    check_device(x.device, "x")
-    score = torch.empty_like(x, memory_format=torch.contiguous_format)
-    _phi4_evaluate(x, parameters, None, score)
-    return score
+    return _phi4_evaluated(x, parameters, "phi4_score")
 
 
-def _phi4_evaluate(
-    x: Tensor, parameters: Phi4Parameters, value: Tensor | None, score: Tensor | None
-) -> None:
-    p, memory = parameters, _phi4_workspace(x)
-    _native.phi4_evaluate(x, p.kappa, p.lam, p.field, value, score, memory, threads())
+def _phi4_evaluated(x: Tensor, parameters: Phi4Parameters, name: str) -> Tensor:
+    if is_plain(x):
+        op = _phi4_log_density if name == "phi4_log_density" else _phi4_score
+    else:
+        op = getattr(torch.ops.pushforward, name)
+    return op(x, *parameters.tensors())
 
 
 def _phi4_workspace(x: Tensor) -> Tensor | None:
@@ -183,3 +178,113 @@ def _workspace(x: Tensor, bytes_a_lattice: int, *, in_shared: int) -> Tensor | N
     if in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0):
         return None
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8, device=x.device)
+
+
+_STEPS = "SymInt seed, SymInt first_step, SymInt n_steps, SymInt chain_offset"
+_COUPLINGS = "Tensor kappa, Tensor lam, Tensor field"
+library.define(
+    "ising_sweeps_(Tensor(a!) x, Tensor temperature, Tensor field, bool no_field, bool heat_bath, "
+    f"{_STEPS}) -> ()"
+)
+library.define(
+    f"ising_clusters_(Tensor(a!) x, Tensor temperature, Tensor field, bool wolff, {_STEPS}) -> ()"
+)
+library.define(
+    f"phi4_run_(Tensor(a!) x, int move, {_COUPLINGS}, Tensor step_size, SymInt n_leapfrog, "
+    f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, Tensor(d!)? n_nonfinite) -> ()"
+)
+library.define(f"phi4_log_density(Tensor x, {_COUPLINGS}) -> Tensor")
+library.define(f"phi4_score(Tensor x, {_COUPLINGS}) -> Tensor")
+
+
+@implement("ising_sweeps_")
+def _ising_sweeps(
+    x: Tensor,
+    temperature: Tensor,
+    field: Tensor,
+    no_field: bool,
+    heat_bath: bool,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+) -> None:
+    check_device(x.device, "x")
+    _native.ising(
+        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
+        threads(),
+    )  # fmt: skip
+    changed(x)
+
+
+@implement("ising_clusters_")
+def _ising_clusters(
+    x: Tensor,
+    temperature: Tensor,
+    field: Tensor,
+    wolff: bool,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+) -> None:
+    check_device(x.device, "x")
+    sites = x.shape[1:].numel()
+    memory = _workspace(x, 8 * sites, in_shared=9 * sites + 256)
+    _native.clusters(
+        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, memory, threads()
+    )
+    changed(x)
+
+
+@implement("phi4_run_")
+def _phi4_run(
+    x: Tensor,
+    move: int,
+    kappa: Tensor,
+    lam: Tensor,
+    field: Tensor,
+    step_size: Tensor,
+    n_leapfrog: int,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    accepted: Tensor | None,
+    accepted_squares: Tensor | None,
+    n_nonfinite: Tensor | None,
+) -> None:
+    if not bool((step_size.isfinite() & (step_size > 0)).all()):
+        name = "width" if move == _MOVES["metropolis"] else "step_size"
+        raise ValueError(f"{name}: expected positive finite values, got {step_size}")
+    _native.phi4_run(
+        x, move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps,
+        chain_offset, accepted, accepted_squares, n_nonfinite, _phi4_workspace(x), threads(),
+    )  # fmt: skip
+    changed(x)
+
+
+@implement("phi4_log_density")
+def _phi4_log_density(x: Tensor, kappa: Tensor, lam: Tensor, field: Tensor) -> Tensor:
+    check_device(x.device, "x")
+    value = x.new_empty(x.shape[:1])
+    _native.phi4_evaluate(x, kappa, lam, field, value, None, _phi4_workspace(x), threads())
+    return value
+
+
+@implement("phi4_score")
+def _phi4_score(x: Tensor, kappa: Tensor, lam: Tensor, field: Tensor) -> Tensor:
+    check_device(x.device, "x")
+    score = like(x)
+    _native.phi4_evaluate(x, kappa, lam, field, None, score, _phi4_workspace(x), threads())
+    return score
+
+
+@torch.library.register_fake("pushforward::phi4_log_density", lib=library)
+def _phi4_log_density_fake(x: Tensor, *couplings: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:1])
+
+
+@torch.library.register_fake("pushforward::phi4_score", lib=library)
+def _phi4_score_fake(x: Tensor, *couplings: Tensor) -> Tensor:
+    return like(x)

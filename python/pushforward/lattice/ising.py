@@ -43,11 +43,14 @@ class Ising(LatticeLaw):
 
     temperature: Tensor
     field: Tensor
+    in_field: bool
+    """Whether the field of some lattice is not zero."""
 
     def __init__(self, shape: Any, *, temperature: Any, field: Any = 0.0) -> None:
         super().__init__(lattice_shape(shape, (2, 3)), temperature=temperature, field=field)
         if not bool((self.temperature > 0).all()):
             raise ValueError(f"temperature: expected positive values, got {temperature}")
+        self.__dict__["in_field"] = bool((self.field != 0).any())
 
     def energy(self, x: Tensor) -> Tensor:
         """Return E of each lattice, in the type of ``x`` (int8: float64), ``(n_lattices,)``."""

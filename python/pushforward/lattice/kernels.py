@@ -64,7 +64,7 @@ def _sweep(x: Tensor, target: Ising, *, heat_bath: bool, **run: int) -> None:
         x,
         temperature=placed["temperature"],
         field=placed["field"],
-        no_field=not bool((target.field != 0).any()),
+        no_field=not target.in_field,
         heat_bath=heat_bath,
         **run,
     )

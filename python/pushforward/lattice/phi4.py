@@ -160,4 +160,6 @@ class Phi4(LatticeLaw):
     def _is_native(self, x: Tensor) -> bool:
         self.check_shape(x)
         known = x.device.type in _ops.DEVICES and x.dtype in (torch.float32, torch.float64)
+        if torch.compiler.is_compiling():
+            return known and not (x.requires_grad and torch.is_grad_enabled())
         return known and _ops.is_plain(x)
