@@ -196,7 +196,7 @@ struct ChainTile {
   }
 };
 
-constexpr int kChainsPerBlock = 128, kWarpsPerBlock = 4;
+constexpr int kChainsPerBlock = 128, kWarpsPerBlock = 4, kFewestThreads = 32;
 
 template <class T, class D, class Body>
 PF_KERNEL(kChainsPerBlock)
@@ -224,9 +224,14 @@ static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, const Place&
     launch(place, (n_chains + warps - 1) / warps, warps * D::kLanes, warps * bytes,
            chains_kernel<T, D, Body>, n_chains, bytes, body);
   } else {
-    launch(place, (n_chains + kChainsPerBlock - 1) / kChainsPerBlock, kChainsPerBlock,
-           scratch_bytes * kChainsPerBlock, chains_kernel<T, D, Body>, n_chains, scratch_bytes,
-           body);
+    int chains = kChainsPerBlock;
+    if (scratch_bytes > 0) {  // fewer where the arrays of so many do not fit
+      const int64_t limit = shared_memory_limit(place);
+      while (chains > kFewestThreads && scratch_bytes * chains > limit) chains -= kFewestThreads;
+      if (scratch_bytes * chains > limit) out_of_shared_memory(scratch_bytes * chains, limit);
+    }
+    launch(place, (n_chains + chains - 1) / chains, chains, scratch_bytes * chains,
+           chains_kernel<T, D, Body>, n_chains, scratch_bytes, body);
   }
 }
 

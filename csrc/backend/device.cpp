@@ -8,6 +8,7 @@ namespace pf {
 
 void check_cuda(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // told here, and not once more to whoever calls next
   std::string message = std::string("CUDA: ") + doing + ": " + cudaGetErrorString(status);
   if (status == cudaErrorNoKernelImageForDevice) {
     message += " (this build has no code for the architecture of this GPU; see pushforward info)";
@@ -16,11 +17,11 @@ void check_cuda(cudaError_t status, const char* doing) {
 }
 
 DeviceGuard::DeviceGuard(int device) {
+  // An error left by somebody else must not be taken for ours.
+  check_cuda(cudaPeekAtLastError(), "an earlier call failed");
   if (device < 0) return;
   int now = 0;
   check_cuda(cudaGetDevice(&now), "asking for the current device");
-  // An error left by somebody else must not be taken for ours.
-  check_cuda(cudaPeekAtLastError(), "an earlier call failed");
   if (now == device) return;
   check_cuda(cudaSetDevice(device), "choosing the device");
   before_ = now;

@@ -73,10 +73,13 @@ static void launch(const Place& place, int64_t blocks, int threads, int64_t shar
   const DeviceGuard guard(place.device);
   check_launch_size(blocks);
   if (shared_bytes > kPlainSharedMemory) {
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes)),
-               "asking for shared memory");
+    const int64_t limit = shared_memory_limit(place);
+    if (shared_bytes > limit) out_of_shared_memory(shared_bytes, limit);
+    // All that there is: other host threads may launch the same kernel with more.
+    check_cuda(
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(limit)),
+        "asking for shared memory");
   }
 #if defined(PF_EMULATOR)
   emulator::launch(static_cast<unsigned>(blocks), static_cast<unsigned>(threads),

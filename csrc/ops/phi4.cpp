@@ -161,10 +161,12 @@ class Phi4Chain {
                   [&](const Sites& s) { s.put(log_u, log(s.noise())); });
     for (int colour = 0; colour < 2; ++colour) {
       lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
+        const auto chosen = s.of_colour(colour);
+        if (!any(chosen)) return;  // threads of the other colour leave alone what changes
         const Real x = s.value(at_), y = x + s.value(move);
         const Real change = phi4_change(couplings_, x, y, s.neighbours(at_));
         const Real kept = select(s.value(log_u) <= -change, y, x);
-        s.put(at_, select(s.of_colour(colour), kept, x));
+        s.put(at_, select(chosen, kept, x));
       });
     }
   }

@@ -367,7 +367,7 @@ using emulator::engine;
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
-  const bool fits = value >= 0 && size_t(value) <= emulator::kMaxSharedBytes;
+  const bool fits = value >= 0 && value <= emulator::shared_bytes();
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || !fits) {
     return emulator::record(cudaErrorInvalidValue);
   }

@@ -57,7 +57,8 @@ constexpr size_t kMaxSharedBytes = 227 * 1024;  // of one that does
 // What the device says that it has: PF_EMULATOR_SHARED bytes where that is set.
 inline int shared_bytes() {
   const char* given = getenv("PF_EMULATOR_SHARED");
-  return given ? atoi(given) : int(kMaxSharedBytes);
+  const int most = int(kMaxSharedBytes), said = given ? atoi(given) : most;
+  return said < most ? said : most;
 }
 
 cudaError_t& last_error();  // of this host thread

@@ -46,7 +46,8 @@ def parameter(value: Tensor | float, x: Tensor, name: str) -> Tensor:
         if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
             raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
         check_device(value.device, name)
-        return value.detach().to(x.device, torch.float64).contiguous()
+        waits = x.device.type == "cpu"
+        return value.detach().to(x.device, torch.float64, non_blocking=not waits).contiguous()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
     try:
@@ -254,7 +255,9 @@ def _phi4_run(
     accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
 ) -> None:
-    if not bool((step_size.isfinite() & (step_size > 0)).all()):
+    # What is on a GPU is not looked at: that would wait for it.
+    on_cpu = step_size.device.type == "cpu"
+    if on_cpu and not bool((step_size.isfinite() & (step_size > 0)).all()):
         name = "width" if move == _MOVES["metropolis"] else "step_size"
         raise ValueError(f"{name}: expected positive finite values, got {step_size}")
     _native.phi4_run(
