@@ -85,7 +85,11 @@ class NutsMove {
     }
     acceptance_.add(accepted_ / leaves_);
     const auto diverged = diverged_ > Real(T(0));
-    if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
+    if (any(diverged)) {
+      tile_.count_where(diverged, p_.tallies.n_divergent);
+      const auto nonfinite = diverged_ > Real(T(1));
+      if (any(nonfinite)) tile_.count_where(nonfinite, p_.tallies.n_nonfinite);
+    }
     return {};
   }
   PF_HD void finish() const { acceptance_.store(p_.tallies, tile_); }
@@ -192,7 +196,8 @@ class NutsMove {
     const Real probability = select(finite, exp(select(gain < zero, gain, zero)), zero);
     accepted_ = accepted_ + select(alive_, probability, zero);
     leaves_ = leaves_ + select(alive_, one, zero);
-    diverged_ = select(alive_, select(fine, diverged_, one), diverged_);
+    const Real how = select(finite, one, one + one);
+    diverged_ = select(alive_ & !fine, how, diverged_);
     alive_ = alive_ & fine;
     Real *x = rows_[kNewX], *score = rows_[kNewScore];
     const Real *at = rows_[kAt], *at_score = rows_[kAtScore];
@@ -288,7 +293,8 @@ class NutsMove {
   TileAcceptance<T, D> acceptance_;
   // Of the trajectory: the log-density and the kinetic energy at its start, the logarithm of the
   // sum of its weights; over its leaves, the sum of acceptance probabilities, their number, and
-  // whether one diverged; the digits that are the directions to come.
+  // whether one diverged (1), out of the finite numbers (2); the digits that are the directions
+  // to come.
   Real start_, kinetic_, weight_, accepted_, leaves_, diverged_, directions_;
   Mask alive_, forward_;
   // Of the new half: half the step with its direction, the logarithm of the sum of its weights, the

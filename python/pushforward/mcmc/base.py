@@ -35,6 +35,9 @@ class State:
         counts: counts and sums of each chain.
         moments: the streaming sums, or None while nothing is recorded.
         memory: tensors that a kernel keeps from step to step, by name.
+        raised: which rows raised in the last evaluation, ``(n_chains,)``, or None if none did.
+            Their log-density is -infinity and their score NaN; a step there is refused and counts
+            as nonfinite.
 
     """
 
@@ -45,10 +48,12 @@ class State:
     counts: _ops.Counts
     moments: _ops.BatchMoments | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
+    raised: Tensor | None = None
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
-        """Return the log-density and the score at ``x``; rows that raise are -infinity."""
-        return evaluate(self.target, x, score=score, row_by_row=True)
+        """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
+        value, gradient, self.raised = evaluate(self.target, x, score=score)
+        return value, gradient
 
     def commit(self, proposed: Tensor) -> None:
         """Take proposals where they are finite."""
@@ -62,12 +67,14 @@ class State:
         Args:
             step: index of the step.
             proposed: the proposals.
-            log_density: the target's there.
+            log_density: the target's there, as evaluated last.
             more: of :func:`pushforward._ops.accept_`: score, correction, step_size, beta.
 
         """
         at = self.memory["log_density"]
         before = at.clone()
+        if self.raised is not None:
+            log_density = log_density.masked_fill(self.raised, torch.nan)  # refused, and counted
         _ops.accept_(
             self.x,
             proposed.contiguous(),

@@ -92,7 +92,8 @@ class Gibbs(Kernel):
         target = cast("_Conditionals", state.target)  # as checked at the beginning
         for i in range(dim):
             law = target.conditional(i, proposed)
-            rows[:, i] = _draw(law, u[:, i], random.fold_in(state.seed, step * dim + i))
+            seed = random.fold_in(state.seed, step * dim + i)
+            rows[:, i] = _draw(law, u[:, i], random.fold_in(seed, state.chain_offset))
         state.commit(proposed)
         return before
 

@@ -140,7 +140,8 @@ class AnnealedLangevin(_Unadjusted):
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
-        betas = self.schedule(first_step, n_steps).to(state.x.device)
+        device = state.x.device
+        betas = self.schedule(first_step, n_steps).to(device, non_blocking=device.type != "cpu")
         return {"step_size": self.step_size, "betas": betas}
 
     def step(self, state: State, step: int | Tensor) -> Tensor:

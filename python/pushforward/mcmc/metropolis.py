@@ -87,7 +87,9 @@ class RandomWalk(Metropolised):
     def prepare(self, x: Tensor) -> RandomWalk:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""
         scale = chosen_step(self.scale, self)
-        if isinstance(scale, Tensor):
+        if isinstance(scale, Tensor) and scale.ndim == 0:
+            scale = float(scale)  # once, since a step that reads it on a GPU would wait
+        elif isinstance(scale, Tensor):
             Metric.of_factor(scale, x, "scale")
             scale = scale.to(x)
         return self._with(scale=scale, beta=per_chain(self.beta, x, "beta"))
@@ -143,8 +145,8 @@ class MetropolisHastings(Metropolised):
         proposal: :class:`LogNormal` or :class:`Autoregressive`, which run natively on native
             targets; or any object with ``sample(x)``, a tensor like ``x``, and
             ``log_prob(y, x) = log q(y | x)``, shape ``(n_chains,)``. What ``sample`` draws with
-            torch's default generator is a function of the run's seed and the step; it depends on
-            the number of chains, as torch's draws do.
+            torch's default generator is a function of the run's seed, the step and
+            ``chain_offset``; it depends on the number of chains, as torch's draws do.
         beta: inverse temperature, a number or one value a chain.
 
     Raises:

@@ -99,6 +99,7 @@ class NUTS(Hamiltonian):
         counts.accepted.add_(accepted)
         counts.accepted_squares.add_(accepted.square())
         counts.n_divergent.add_(trees.diverged)
+        counts.n_nonfinite.add_(trees.nonfinite)
         state.commit(trees.x.reshape(state.x.shape))
         state.memory["log_density"].copy_(trees.log_density)
         score.copy_(trees.score.reshape(score.shape))

@@ -169,7 +169,7 @@ class _FromTorch:
             return self.law.sample(len(x), seed=seed, chain_offset=chain_offset, dtype=x.dtype)
         devices = [x.device] if x.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
+            torch.manual_seed(random.fold_in(seed, chain_offset))
             if not self.independent:
                 return self.law.sample(x)
             if isinstance(self.law, torch.distributions.Distribution):

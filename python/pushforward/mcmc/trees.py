@@ -66,7 +66,7 @@ class Trees:
     _SCALARS = (
         "_rows", "_h", "_bits", "_forward", "_log_u", "_log_accept", "_start", "_kinetic", "_value",
         "_weight", "_new_value", "_new_weight", "_alive", "_accepted", "_running", "_leaves",
-        "_diverged",
+        "_diverged", "_nonfinite",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +80,7 @@ class Trees:
         none = torch.zeros_like(value, dtype=torch.bool)
         self.x, self.score, self.log_density = x.clone(), score.clone(), value.clone()
         self.accepted, self.n_leaves = zeros.clone(), zeros.clone()
-        self.diverged = none.clone()
+        self.diverged, self.nonfinite = none.clone(), none.clone()
         self._rows = torch.arange(len(x), device=x.device)
         self._h = torch.as_tensor(step_size, dtype=x.dtype, device=x.device).expand(len(x))
         self._bits = self._uniforms(0, 1)[0]
@@ -91,7 +91,7 @@ class Trees:
         self._total, self._weight = momentum, zeros
         self._x, self._score, self._value = x, score, value
         self._start, self._kinetic = value, half_square(momentum)
-        self._alive, self._diverged = ~none, none
+        self._alive, self._diverged, self._nonfinite = ~none, none, none
         # Of the trees that have ended: the sum over their leaves, and how many; that of the others.
         self._accepted, self._leaves, self._running, self._visited = zeros, zeros, zeros, 0
 
@@ -148,6 +148,8 @@ class Trees:
         """Move on by one leaf of the new half; return how many trees still grow."""
         self._at = self._at.addcmul(self._half_h, self._metric.push(self._half), value=2)
         value, score = self._state.evaluate(self._at.reshape(-1, *self._state.x.shape[1:]))
+        if self._state.raised is not None:
+            value = value.masked_fill(self._state.raised, torch.nan)
         score = _ops.rows(score)
         pulled = self._metric.pull(score)
         kick = self._half_h * pulled
@@ -181,6 +183,7 @@ class Trees:
             fine = finite & (gain >= -DIVERGENCE)
             probability = probability.where(finite, 0.0)
             self._diverged = self._diverged | (self._alive & ~fine)
+            self._nonfinite = self._nonfinite | (self._alive & ~finite)
             self._alive = self._alive & fine
         self._running = self._running + probability
         if leaf == 0:
@@ -250,6 +253,7 @@ class Trees:
             (self.accepted, self._accepted),
             (self.n_leaves, self._leaves),
             (self.diverged, self._diverged),
+            (self.nonfinite, self._nonfinite),
         ):
             result.index_copy_(0, self._rows, now)
 

@@ -96,40 +96,47 @@ _OF_A_ROW = (LinAlgError, ValueError)  # what one bad point makes a whole target
 
 
 def evaluate(
-    target: Target, x: Tensor, *, score: bool = True, row_by_row: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return the log-density and the score of a target at ``x``, detached.
+    target: Target, x: Tensor, *, score: bool = True
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the log-density and the score of a target at ``x``, detached, and which rows raised.
+
+    Where the whole raises ``LinAlgError`` or a distribution's ``ValueError``, each row is evaluated
+    for itself. Rows that raise have log-density -infinity and a score of NaN.
 
     Args:
         target: the law.
         x: points ``(n_chains, *event)``.
         score: whether the score is wanted; if not, the target needs no gradient, and the second
             result is the first again.
-        row_by_row: evaluate each row for itself where the whole raises ``LinAlgError`` or a
-            distribution's ``ValueError``; rows that raise have log-density -infinity and score 0.
+
+    Returns:
+        The log-density ``(n_chains,)``, the score like ``x``, and a mask ``(n_chains,)`` of the
+        rows that raised, or None if none did.
 
     Raises:
-        ValueError: the target raised, returned no tensor, the wrong shape, or something that
-            does not depend on ``x`` differentiably.
+        ValueError: the target raised something else, returned no tensor, the wrong shape, or
+            something that does not depend on ``x`` differentiably.
 
     """
     try:
-        return _evaluate(target, x, score)
+        return *_evaluate(target, x, score), None
     except _Raised as raised:
-        if not row_by_row or not isinstance(raised.__cause__, (LinAlgError, ValueError)):
+        if not isinstance(raised.__cause__, _OF_A_ROW):
             raise ValueError(str(raised)) from raised.__cause__
     value = torch.full(x.shape[:1], -torch.inf, dtype=x.dtype, device=x.device)
-    gradient = torch.zeros_like(x)
+    gradient = torch.full_like(x, torch.nan)
+    has_raised = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for i in range(len(x)):
         try:
             at_row = _evaluate(target, x[i : i + 1], score)
         except _Raised as raised:
             if not isinstance(raised.__cause__, _OF_A_ROW):
                 raise ValueError(str(raised)) from raised.__cause__
+            has_raised[i] = True
             continue
         value[i] = at_row[0][0]
         gradient[i] = at_row[1][0] if score else 0.0
-    return value, gradient if score else value
+    return value, gradient if score else value, has_raised
 
 
 def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
