@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.storage import DrawStore
 
 ISING = pf.lattice.Ising((8, 8), temperature=2.5)
 PHI4 = pf.lattice.Phi4((8, 8), kappa=0.2, lam=0.02)
@@ -79,11 +80,36 @@ def test_checkpoints(case, tmp_path):
             raise Stop
 
     more = {"checkpoint": tmp_path / "run", "every": 2}
+    fresh = type(law).__new__(type(law))  # one that has not been used yet, as in another process
+    fresh.__setstate__(law.__getstate__())
     with pytest.raises(Stop):
-        pf.sample(law, kernel, start(law), callback=callback, **call, **more)
-    resumed = pf.sample(law, kernel, start(law), **call, **more)
+        pf.sample(fresh, kernel, start(law), callback=callback, **call, **more)
+    resumed = pf.sample(fresh, kernel, start(law), **call, **more)
     assert torch.equal(whole.draws, resumed.draws)
     assert torch.equal(whole.mean, resumed.mean)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32])
+def test_draws_of_spins_on_disk(dtype, tmp_path):
+    pytest.importorskip("zarr")
+    law, x = pf.lattice.Ising((4, 6), temperature=2.5), torch.ones(3, 4, 6, dtype=dtype)
+    call = {"n_steps": 50, "thin": 3, "seed": 1}
+    memory = pf.sample(law, pf.lattice.Metropolis(), x, **call)
+    path = tmp_path / "draws.zarr"
+
+    def interrupt(step, x):
+        if step >= 20:
+            raise InterruptedError
+
+    kept = {"store": path, "checkpoint": tmp_path / "run", "every": 7}
+    with pytest.raises(InterruptedError):
+        pf.sample(law, pf.lattice.Metropolis(), x, callback=interrupt, **kept, **call)
+    pf.sample(law, pf.lattice.Metropolis(), x, **kept, **call)
+    store = DrawStore.open(path)
+    draws, log_density = store.read()
+    assert store.dtype == draws.dtype == dtype
+    assert torch.equal(draws, memory.draws)
+    assert torch.equal(log_density, memory.log_density)
 
 
 @pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")  # far tails of x^4

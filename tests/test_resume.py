@@ -25,6 +25,7 @@ KERNELS = {
     "random-walk": (pf.RandomWalk(), 40),
     "mala": (pf.MALA(), 40),
     "hmc": (pf.HMC(n_leapfrog=3), 40),
+    "nuts": (pf.NUTS(), 40),
 }
 
 
@@ -78,8 +79,10 @@ def test_a_run_that_raised_goes_on_bit_for_bit(target, name, stop_after, tmp_pat
     assert same(whole, unseeded)
 
 
-@pytest.mark.parametrize("store", ["draws", "disk"])
-def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
+@pytest.mark.parametrize(
+    ("store", "kernel"), [("draws", "HMC(n_leapfrog=4)"), ("disk", "NUTS()"), ("draws", "NUTS()")]
+)
+def test_a_killed_run_goes_on_bit_for_bit(store, kernel, tmp_path):
     if store == "disk":
         pytest.importorskip("zarr")
     script = textwrap.dedent(
@@ -88,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
         law = pf.targets.Gaussian(torch.ones(2), scale=torch.tensor([1.0, 0.3]))
         store = "draws" if sys.argv[2] == "draws" else pathlib.Path(sys.argv[2])
         chains = pf.sample(
-            lambda x: law.torch_log_density(x), pf.HMC(n_leapfrog=4), law.sample(20, seed=0),
+            lambda x: law.torch_log_density(x), pf.KERNEL, law.sample(20, seed=0),
             warmup=60, n_steps=600, thin=2, store=store, checkpoint=sys.argv[1], every=7, seed=3,
             callback=lambda step, x: print(step, flush=True),
         )
@@ -99,7 +102,7 @@ def test_a_killed_run_goes_on_bit_for_bit(store, tmp_path):
             draws = DrawStore.open(store).read()[0]
         torch.save([draws, chains.mean, chains.x], sys.argv[3])
         """
-    )
+    ).replace("KERNEL", kernel)
 
     def run(folder, kills):
         folder.mkdir()
@@ -131,18 +134,15 @@ def test_a_store_goes_on_wherever_its_run_was_killed(tmp_path):
         """
         import os, pathlib, signal, sys, torch, pushforward as pf
         from pushforward.storage import DrawStore
-        folder, calls = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+        folder = pathlib.Path(sys.argv[1])
         seen = []
 
         class Law:
             def log_density(self, x):
                 seen.append(1)
-                if len(seen) == calls:
+                if len(seen) == int(sys.argv[2]):
                     os.kill(os.getpid(), signal.SIGKILL)
                 return -0.5 * x.square().sum(1)
-
-            def __getstate__(self):
-                return {}
 
         torch.set_num_threads(1)
         pf.sample(
@@ -208,6 +208,17 @@ def test_corrupt_and_unwritable_checkpoints(tmp_path):
     assert path.read_bytes() == bytes(content)
     with pytest.raises(OSError, match="nowhere"):
         pf.sample(LAW, pf.MALA(0.3), start(), n_steps=3, checkpoint=tmp_path / "nowhere" / "file")
+    evaluated = []
+
+    def law(x):
+        evaluated.append(len(x))
+        return -x.square().sum(1)
+
+    (tmp_path / "folder").mkdir()
+    for wrong in (tmp_path / "nowhere" / "file", path / "below", tmp_path / "folder"):
+        with pytest.raises(OSError, match=str(wrong.parent)):  # before any work
+            pf.sample(law, pf.MALA(0.3), start(), n_steps=3, checkpoint=wrong)
+    assert not evaluated
     with pytest.raises(ValueError, match="every: expected a checkpoint"):
         pf.sample(LAW, pf.MALA(0.3), start(), n_steps=3, every=2)
 

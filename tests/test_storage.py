@@ -29,7 +29,7 @@ def short(monkeypatch):
     monkeypatch.setattr(layout, "_LARGEST_CHUNK", 1600)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
 @pytest.mark.parametrize("event", [(), (4,), (2, 3), (1, 2, 2)])
 @pytest.mark.usefixtures("short")
 def test_what_is_appended_is_read(path, dtype, event):

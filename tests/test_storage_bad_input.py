@@ -74,7 +74,7 @@ def test_a_resumed_store_must_be_the_same(path, given, words):
         ({"n_chains": 1.5}, TypeError, "n_chains: expected"),
         ({"event": 3}, TypeError, "event: expected a shape, got int"),
         ({"event": (-1,)}, ValueError, "event: expected"),
-        ({"dtype": torch.bfloat16}, TypeError, "dtype: expected float16, float32 or float64"),
+        ({"dtype": torch.bfloat16}, TypeError, "dtype: expected float16, float32, float64 or int8"),
         ({"dtype": "float32"}, TypeError, "dtype: expected"),
         ({"names": {"a": (3,)}}, ValueError, "names: expected 4 entries in all"),
         ({"names": {"a": (2, 2), "b": (0, 9)}}, None, ""),

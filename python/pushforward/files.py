@@ -14,7 +14,7 @@ try:
 except ImportError:  # not a Unix: one writer at a time is then the caller's to keep
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FULL", "locked", "sync_folder", "write_atomically"]
+__all__ = ["FULL", "check_writable", "locked", "sync_folder", "write_atomically"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The numbers of the system's errors that mean that no more may be written."""
@@ -36,8 +36,7 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
         OSError: the folder or the disk refuses; the old contents are then kept.
 
     """
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".{path.name}.part")
+    path, temporary = _names(path)
     with _owned(temporary) as handle:
         try:
             os.ftruncate(handle, 0)
@@ -50,6 +49,27 @@ def write_atomically(path: Path, parts: Iterable[bytes | memoryview]) -> None:
                 os.unlink(temporary)
             raise
         sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Raise now if :func:`write_atomically` could not begin to write ``path``.
+
+    Raises:
+        BlockingIOError: somebody else is writing the same path.
+        OSError: the folder refuses.
+
+    """
+    path, temporary = _names(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with _owned(temporary):
+        os.unlink(temporary)
+
+
+def _names(path: Path) -> tuple[Path, Path]:
+    """Return where a file lies, past symbolic links, and where its next contents are written."""
+    path = Path(os.path.realpath(path))
+    return path, path.with_name(f".{path.name}.part")
 
 
 @contextlib.contextmanager

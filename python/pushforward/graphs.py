@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pushforward.sweeps import native_sweeps
+
 if TYPE_CHECKING:
     from pushforward.run import Run
 
@@ -94,12 +96,14 @@ def graphed(run: Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph 
         RuntimeError: ``wanted`` is True and the step cannot be captured.
 
     """
-    if wanted is False or run.native:  # native runs are one launch a chunk
+    if wanted is False:
         return None
     if run.x.device.type != "cuda":
         if wanted is True:
             raise ValueError(f"cuda_graph: expected a state on a GPU, got one on {run.x.device}")
         return None
+    if run.native or native_sweeps(run.kernel, target) is not None:
+        return None  # they are one launch a chunk
     if wanted == "auto" and not _is_still(target):
         return None
     return _captured(run, required=wanted is True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, checkpoint, random
+from pushforward.files import check_writable
 from pushforward.fingerprints import fingerprint
 from pushforward.storage.disk import check_free
 
@@ -55,12 +56,14 @@ class Resume:
         """Begin the run, or go on where the file ends.
 
         Raises:
-            ValueError: the file is of another call; the message names each difference.
+            OSError: the file cannot be written.
+            ValueError: it is of another call; the message names each difference.
 
         """
         if self._path is None:
             run.begin()
             return
+        check_writable(self._path)  # rather than after all those steps
         plan = run.plan
         self._facts = {
             "target": fingerprint(target),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ class Run:
 
     def __init__(self, target: Target, kernel: Kernel, x: Tensor, plan: Plan) -> None:
         self.plan, self.kernel, self.target = plan, kernel, target
+        self._given = kernel
         self.position = 0  # steps taken
         self.resumed = False  # from a checkpoint, beside which there may be a store of this run
         counts = _ops.Counts.zeros(len(x), x.device)
@@ -91,13 +93,13 @@ class Run:
 
     def begin(self) -> None:
         """Fill the kernel's memory and check the start."""
-        value: Tensor | None
-        if self.native and isinstance(self.kernel, Metropolised):
+        if not (self.native and isinstance(self.kernel, Metropolised)):
+            self.kernel.begin(self.state)
+        if self.native:
             value = self.target.log_density(self.x)  # the run evaluates its start itself
         else:
-            self.kernel.begin(self.state)
-            value = self.state.memory.get("log_density")
-        if value is None or _ops.is_finite(value):
+            value = self.kernel.log_density(self.state)
+        if _ops.is_finite(value):
             return
         bad = (value == -torch.inf).nonzero()[:, 0]
         if len(bad) > 0:
@@ -239,6 +241,12 @@ class Run:
                 said["rhat"] = f"{float(diagnostics.streaming_rhat(tallies).max()):.3f}"
         return said
 
+    def abandon(self) -> None:
+        """Let go of the store on disk, whatever it has, since the run has failed."""
+        if self.recorder is not None and self.recorder.disk is not None:
+            with contextlib.suppress(OSError):  # the failure itself is what the caller is told
+                self.recorder.disk.close()
+
     # ---- the result ------------------------------------------------------------------------------
 
     def result(self, interrupted: bool) -> Chains:
@@ -312,13 +320,15 @@ class Run:
         device = self.x.device
         self.position, self.resumed = position, True
         self.x.copy_(tensors["x"])
+        kernel = self._given
         if self._warm_up is not None:
             if position < self.plan.warmup:
                 self._warm_up.restore(part("warmup."))
+                kernel = cast("Kernel", self._warm_up.kernel)
             else:
                 self._warm_up = None
         found = {k: v.to(device) for k, v in part("kernel.").items()}
-        self.kernel = self.kernel.with_found(found).prepare(self.x)
+        self.kernel = kernel.with_found(found).prepare(self.x)
         self.state.memory.update({k: v.to(device) for k, v in part("memory.").items()})
         for i, counter in enumerate(self.state.counts.tensors()):
             counter.copy_(tensors[f"counts.{i}"])
@@ -338,7 +348,7 @@ def _energy(recorder: Recorder) -> float | None:
 def _warning(n_bad: int, n_chains: int) -> str:
     """Return what to say of chains that left the finite numbers."""
     return (
-        f"{n_bad} of {n_chains} chains left the finite numbers; their steps were not taken and are "
+        f"{n_bad} of {n_chains} chains left the finite numbers; steps there were not taken and are "
         "counted in n_nonfinite (a smaller step_size may help)"
     )
 

@@ -134,6 +134,9 @@ def sample(
             run.settle()
         except KeyboardInterrupt:
             done = False
+        except BaseException:
+            run.abandon()
+            raise
     return run.result(interrupted=not done or interrupt.is_set())
 
 

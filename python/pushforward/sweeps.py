@@ -86,13 +86,17 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
         return kernel.sweep
     if not isinstance(target, lattice.Phi4):
         return None
-    if isinstance(kernel, Langevin) and kernel.beta == 1.0:
+    if isinstance(kernel, Langevin) and _is_one(kernel.beta):
         return _phi4("langevin", kernel.step_size, target)
-    if isinstance(kernel, MALA) and kernel.beta == 1.0 and kernel.step_size is not None:
+    if isinstance(kernel, MALA) and _is_one(kernel.beta) and kernel.step_size is not None:
         return _phi4("mala", kernel.step_size, target)
     if isinstance(kernel, HMC) and kernel.is_plain and kernel.step_size is not None:
         return _phi4("hmc", kernel.step_size, target, n_leapfrog=kernel.n_leapfrog)
     return None
+
+
+def _is_one(beta: Tensor | float) -> bool:
+    return not isinstance(beta, Tensor) and beta == 1.0
 
 
 def _phi4(

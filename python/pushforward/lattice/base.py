@@ -47,7 +47,7 @@ class LatticeLaw(ABC):
             shape=shape,
             parameters=given,
             n_lattices=counts.pop() if counts else None,
-            _placed={},
+            _cache={},
             **given,
         )
 
@@ -69,10 +69,10 @@ class LatticeLaw(ABC):
     def placed(self, x: Tensor) -> dict[str, Tensor]:
         """Return the parameters on the device of ``x``, float64, after checking its shape."""
         self.check_shape(x)
-        if x.device not in self.__dict__["_placed"]:
+        if x.device not in self.__dict__["_cache"]:
             there = {k: v.to(x.device).contiguous() for k, v in self.parameters.items()}
-            self.__dict__["_placed"][x.device] = there
-        return self.__dict__["_placed"][x.device]
+            self.__dict__["_cache"][x.device] = there
+        return self.__dict__["_cache"][x.device]
 
     def check_shape(self, x: Any) -> None:
         """Raise unless ``x`` is a tensor of shape ``(n_lattices, *shape)``."""
@@ -104,7 +104,7 @@ class LatticeLaw(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave what was put on devices out of copies."""
-        return {**self.__dict__, "_placed": {}}
+        return {**self.__dict__, "_cache": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a copy, past the immutability."""

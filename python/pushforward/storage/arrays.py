@@ -34,14 +34,14 @@ class Arrays:
 
     def _open(self, zarr: Any) -> None:
         layout = self._layout
-        parts = [*((f"posterior/{name}", size) for name, size, _ in layout.parts())]
-        parts.append((LOG_DENSITY, ()))
-        self._held = {key: zarr.open_array(self._path / key, mode="r+") for key, _ in parts}
+        parts = [(f"posterior/{name}", size, layout.dtype) for name, size, _ in layout.parts()]
+        parts.append((LOG_DENSITY, (), layout.density_dtype))
+        self._held = {key: zarr.open_array(self._path / key, mode="r+") for key, _, _ in parts}
         self._draw = [zarr.open_array(self._path / key, mode="r+") for key in COORDINATES]
-        for key, size in parts:
+        for key, size, dtype in parts:
             array = self._held[key]
             found = ((array.shape[0], *array.shape[2:]), array.chunks, str(array.dtype))
-            expected = ((layout.n_chains, *size), layout.chunk(size), layout.dtype)
+            expected = ((layout.n_chains, *size), layout.chunk(size), dtype)
             if found != expected:
                 raise ValueError(f"{key}: expected shape, chunks and type {expected}, got {found}")
 

@@ -91,8 +91,8 @@ def build(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> None:
         root.create_group("posterior")
         root.create_group("sample_stats")
         for name, size, _ in layout.parts():
-            _array(root, f"posterior/{name}", size, layout)
-        _array(root, LOG_DENSITY, (), layout)
+            _array(root, f"posterior/{name}", size, layout, layout.dtype, layout.nothing)
+        _array(root, LOG_DENSITY, (), layout, layout.density_dtype, math.nan)
         for key in COORDINATES:
             _counted(root, key, layout.n_kept)
             _counted(root, f"{key.partition('/')[0]}/chain", layout.n_chains)
@@ -104,7 +104,9 @@ def build(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> None:
         raise
 
 
-def _array(root: Any, key: str, size: tuple[int, ...], layout: Layout) -> None:
+def _array(
+    root: Any, key: str, size: tuple[int, ...], layout: Layout, dtype: str, nothing: float
+) -> None:
     from zarr.codecs import Crc32cCodec
 
     name = key.partition("/")[2]
@@ -112,8 +114,8 @@ def _array(root: Any, key: str, size: tuple[int, ...], layout: Layout) -> None:
         key,
         shape=(layout.n_chains, layout.n_kept, *size),
         chunks=layout.chunk(size),
-        dtype=layout.dtype,
-        fill_value=math.nan,
+        dtype=dtype,
+        fill_value=nothing,
         compressors=[Crc32cCodec()],  # the low bits of draws are noise: a checksum is all they need
         chunk_key_encoding={"name": "default", "separator": "."},
         dimension_names=["chain", "draw", *(f"{name}_dim_{i}" for i in range(len(size)))],

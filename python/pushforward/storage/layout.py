@@ -16,8 +16,8 @@ from pushforward import _ops
 
 __all__ = ["DTYPES", "Layout", "variables"]
 
-DTYPES = (torch.float16, torch.float32, torch.float64)
-"""Types of draws; arrays on disk have no bfloat16."""
+DTYPES = (torch.float16, torch.float32, torch.float64, torch.int8)
+"""Types of draws: numbers, except bfloat16, which arrays on disk do not have, and spins."""
 
 _CHUNK = 4 << 20  # bytes of a chunk of the largest variable, where one draw is not larger
 _LARGEST_CHUNK = 16 << 20
@@ -32,7 +32,7 @@ class Layout:
         n_kept: how many draws there is room for.
         n_chains: chains of each draw.
         event: shape of a chain's state.
-        dtype: of draws and log-densities, without ``torch.``.
+        dtype: of draws, without ``torch.``.
         names: the variables that an event is split into, in order, with their shapes; None for
             one, ``x``.
         n_chunk: draws of a chunk, in every variable.
@@ -58,7 +58,7 @@ class Layout:
         n_kept, n_chains = _ops.count(n_kept, "n_kept"), _ops.count(n_chains, "n_chains")
         event = shape(event, "event")
         if dtype not in DTYPES:
-            raise TypeError(f"dtype: expected float16, float32 or float64, got {dtype}")
+            raise TypeError(f"dtype: expected float16, float32, float64 or int8, got {dtype}")
         if names is not None:
             names = variables(names, event)
         per_variable = [
@@ -116,18 +116,26 @@ class Layout:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The type of draws and log-densities."""
+        """The type of draws."""
         return getattr(torch, self.dtype)
 
-    def check(self, value: Any, each: tuple[int, ...], name: str) -> None:
-        """Raise unless ``value`` is a tensor of the store's type with rows of shape ``each``."""
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-        if value.dtype != self.torch_dtype:
-            raise TypeError(f"{name}: expected {self.torch_dtype}, got {value.dtype}")
-        if value.ndim != 1 + len(each) or value.shape[1:] != each:
-            wanted = ", ".join(["n", *map(str, each)])
-            raise ValueError(f"{name}: expected shape ({wanted}), got {tuple(value.shape)}")
+    @property
+    def density_dtype(self) -> str:
+        """The type of log-densities, without ``torch.``: that of draws, float64 for spins."""
+        return "float64" if self.dtype == "int8" else self.dtype
+
+    @property
+    def nothing(self) -> float:
+        """What a draw is that was not written."""
+        return 0 if self.dtype == "int8" else math.nan
+
+    def check_draws(self, value: Any) -> None:
+        """Raise unless ``value`` is a tensor of draws ``(n, n_chains, *event)``."""
+        _check(value, self.dtype, (self.n_chains, *self.event), "draws")
+
+    def check_log_density(self, value: Any) -> None:
+        """Raise unless ``value`` is a tensor of log-densities ``(n, n_chains)``."""
+        _check(value, self.density_dtype, (self.n_chains,), "log_density")
 
     def parts(self) -> Iterator[tuple[str, tuple[int, ...], slice]]:
         """Name, shape and place in the flat event of each variable."""
@@ -189,3 +197,13 @@ def variables(names: Any, event: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
             f"names: expected {math.prod(event)} entries in all for event {event}, got {total}"
         )
     return found
+
+
+def _check(value: Any, dtype: str, each: tuple[int, ...], name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.dtype != getattr(torch, dtype):
+        raise TypeError(f"{name}: expected torch.{dtype}, got {value.dtype}")
+    if value.ndim != 1 + len(each) or value.shape[1:] != each:
+        wanted = ", ".join(["n", *map(str, each)])
+        raise ValueError(f"{name}: expected shape ({wanted}), got {tuple(value.shape)}")

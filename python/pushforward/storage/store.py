@@ -89,7 +89,7 @@ class DrawStore:
             n_kept: how many draws to make room for; only what is written takes space.
             n_chains: chains of each draw.
             event: shape of a chain's state.
-            dtype: float16, float32 or float64.
+            dtype: float16, float32, float64, or int8 for spins, whose log-densities are float64.
             names: variables that an event is split into, row by row: a dict from names to shapes,
                 or a list of names of numbers. By default there is one, ``x``, of shape ``event``.
             attributes: what the store should say of the run, as JSON can hold it.
@@ -186,7 +186,7 @@ class DrawStore:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of draws and log-densities."""
+        """The type of draws; log-densities have it too, or float64 where draws are spins."""
         return self._layout.torch_dtype
 
     def __repr__(self) -> str:
@@ -213,8 +213,8 @@ class DrawStore:
 
         """
         self._own()
-        self._layout.check(draws, (self.n_chains, *self.event), "draws")
-        self._layout.check(log_density, (self.n_chains,), "log_density")
+        self._layout.check_draws(draws)
+        self._layout.check_log_density(log_density)
         n, room = len(draws), self.n_kept - self._start - self._fill
         if len(log_density) != n:
             raise ValueError(f"log_density: expected {n} rows like draws, got {len(log_density)}")
@@ -344,7 +344,7 @@ class DrawStore:
         self._layout = layout
         block = (layout.n_chains, layout.n_chunk)
         self._draws = np.empty((*block, *layout.event), layout.dtype)
-        self._log_density = np.empty(block, layout.dtype)
+        self._log_density = np.empty(block, layout.density_dtype)
         self._settle(n)
 
     def _settle(self, n: int) -> None:
@@ -373,7 +373,7 @@ class DrawStore:
 
     def _write_chunk(self) -> None:
         rest = slice(self._fill, None)
-        self._draws[:, rest], self._log_density[:, rest] = np.nan, np.nan
+        self._draws[:, rest], self._log_density[:, rest] = self._layout.nothing, np.nan
         index = self._start // self._layout.n_chunk
         self._arrays.write_chunk(index, self._draws, self._log_density)
 
