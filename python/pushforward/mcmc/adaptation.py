@@ -30,6 +30,8 @@ class Tunable(Protocol):
     target_accept: float
     metric_choice: str
     """``"dense"``, ``"diagonal"``, ``"auto"`` or ``"unit"``: what a warm-up finds."""
+    takes_steps: bool
+    """Whether each chain may have a step size of its own."""
 
     def at_first(self) -> Tunable:
         """Return the kernel to use before there is a metric."""
@@ -39,8 +41,8 @@ class Tunable(Protocol):
         """Return the step size to begin with, in units of the metric."""
         ...
 
-    def with_step(self, step_size: float) -> Tunable:
-        """Return the kernel with a step size, in units of the metric."""
+    def with_step(self, step_size: Tensor | float) -> Tunable:
+        """Return the kernel with a step size, in units of the metric; or one a chain."""
         ...
 
     def with_metric(self, covariance: Tensor) -> Tunable:
@@ -59,43 +61,44 @@ def pooled_sum(rows: Tensor, chain_offset: int) -> Tensor:
 
 
 class DualAveraging:
-    """Finds the step size whose acceptance probability is ``target`` on average."""
+    """Finds the step sizes whose acceptance probability is ``target`` on average.
 
-    def __init__(self, step_size: float, target: float) -> None:
-        self._target = target
-        self.restart(step_size)
+    Args:
+        step_sizes: to begin with, float64, one for all chains ``(1,)`` or one each ``(n_chains,)``.
+        target: the mean acceptance probability aimed at.
 
-    def restart(self, step_size: float) -> None:
-        """Begin anew from a step size."""
-        self._mu = math.log(10 * step_size)
-        self._error = self._mean_log = 0.0
-        self._n = 0
-        self.step_size = step_size
+    """
 
-    def update(self, accept: float) -> None:
-        """Take the mean acceptance probability at the present step size."""
+    def __init__(self, step_sizes: Tensor, target: float) -> None:
+        self._target, self._n = target, 0
+        self.step_sizes = step_sizes
+        self._center = _ops.elementwise_math("log", 10 * step_sizes)
+        self._error, self._mean_log = torch.zeros_like(step_sizes), torch.zeros_like(step_sizes)
+
+    def update(self, accept: Tensor) -> None:
+        """Take the mean acceptance probabilities at the present step sizes."""
         self._n += 1
-        error = self._target - (accept if math.isfinite(accept) else 0.0)
+        error = self._target - torch.where(accept.isfinite(), accept, 0.0)
         self._error += (error - self._error) / (self._n + 10)
-        log_step = self._mu - math.sqrt(self._n) / 0.05 * self._error
-        log_step = min(max(log_step, -60.0), 60.0)
-        weight = self._n**-0.75
-        self._mean_log += weight * (log_step - self._mean_log)
-        self.step_size = math.exp(log_step)
+        log_step = self._center - math.sqrt(self._n) / 0.05 * self._error
+        log_step = log_step.clamp(-60.0, 60.0)
+        self._mean_log += self._n**-0.75 * (log_step - self._mean_log)
+        self.step_sizes = _ops.elementwise_math("exp", log_step)
 
-    def numbers(self) -> list[float]:
-        """Return what a checkpoint holds."""
-        return [self._mu, self._error, self._mean_log, float(self._n), self.step_size]
+    def numbers(self) -> Tensor:
+        """Return what a checkpoint holds, ``(5, n)``."""
+        count = torch.full_like(self._error, float(self._n))
+        return torch.stack((self._center, self._error, self._mean_log, count, self.step_sizes))
 
-    def restore(self, numbers: list[float]) -> None:
+    def restore(self, numbers: Tensor) -> None:
         """Put back what a checkpoint held."""
-        self._mu, self._error, self._mean_log, n, self.step_size = numbers
-        self._n = int(n)
+        self._center, self._error, self._mean_log, count, self.step_sizes = numbers.clone()
+        self._n = int(count.max()) if len(count) else 0
 
     @property
-    def mean_step_size(self) -> float:
-        """The average over the later steps: the result."""
-        return math.exp(self._mean_log) if self._n > 0 else self.step_size
+    def mean_step_sizes(self) -> Tensor:
+        """The averages over the later steps: the result."""
+        return _ops.elementwise_math("exp", self._mean_log) if self._n > 0 else self.step_sizes
 
 
 class Covariance:
@@ -173,12 +176,15 @@ def windows(n_steps: int) -> tuple[int, list[int]]:
 
 
 class WarmUp:
-    """Tunes a kernel over ``n_steps`` steps."""
+    """Tunes a kernel over ``n_steps`` steps.
+
+    In the first part each chain has a step size of its own, so that those that start far out, where
+    the law is steep, come in; what is found then is one step size for all.
+    """
 
     def __init__(self, kernel: Tunable, x: Tensor, n_steps: int, chain_offset: int) -> None:
         dim = math.prod(x.shape[1:])
         self._kernel, self._offset, self._n = kernel, chain_offset, 0
-        self._search = DualAveraging(kernel.first_guess(dim), kernel.target_accept)
         choice = kernel.metric_choice
         self._dense = choice == "dense" or (choice == "auto" and dim <= _DENSE_UP_TO)
         self._dim, self._device = dim, x.device
@@ -186,6 +192,7 @@ class WarmUp:
         if choice == "unit":
             self._ends = []
         self._early = self._ends[0] if self._ends else self._first
+        self._search = self._new_search(len(x) if kernel.takes_steps and self._early > 0 else 1)
         self._states = self._new_states()
         self._covariance: Tensor | None = None
         if n_steps < _SHORT:
@@ -195,6 +202,11 @@ class WarmUp:
                 stacklevel=4,
             )
 
+    def _new_search(self, n: int, step_size: float | None = None) -> DualAveraging:
+        guess = self._kernel.first_guess(self._dim) if step_size is None else step_size
+        steps = torch.full((n,), guess, dtype=torch.float64, device=self._device)
+        return DualAveraging(steps, self._kernel.target_accept)
+
     def _new_states(self) -> Covariance:
         return Covariance(self._dim, dense=self._dense, device=self._device)
 
@@ -202,27 +214,36 @@ class WarmUp:
     def kernel(self) -> Tunable:
         """The kernel for the next step."""
         kernel = self._kernel.at_first() if self._n < self._early else self._kernel
-        return kernel.with_step(self._search.step_size)
+        return _with_steps(kernel, self._search.step_sizes)
 
     @property
     def result(self) -> Tunable:
         """The kernel that was found."""
-        return self._kernel.with_step(self._search.mean_step_size)
+        return _with_steps(self._kernel, self._search.mean_step_sizes)
 
     def update(self, accepted: Tensor, x: Tensor) -> None:
         """Take in the acceptance probabilities ``(n_chains,)`` of a step and the state after it."""
         if len(x) == 0:
             return
         self._n += 1
-        self._search.update(float(pooled_sum(accepted, self._offset)) / len(accepted))
-        if not self._ends:
-            return
+        one = len(self._search.step_sizes) == 1
+        self._search.update(
+            pooled_sum(accepted[:, None], self._offset) / len(accepted) if one else accepted
+        )
+        if self._ends:
+            self._take_in(x)
+        if self._n == self._early and len(self._search.step_sizes) > 1:
+            middle = float(self._search.mean_step_sizes.median())
+            self._search = self._new_search(1, middle)
+
+    def _take_in(self, x: Tensor) -> None:
+        """Look at the states; at the end of a window take the metric anew."""
         if self._n > self._first:
             self._states.add(x, self._offset)
         if self._n == self._ends[0]:
             if self._states.n > 1:
                 self._use(self._states.estimate())
-                self._search.restart(self._kernel.first_guess(self._dim))
+                self._search = self._new_search(1)
             self._states = self._new_states()
             self._ends = self._ends[1:]
 
@@ -232,18 +253,19 @@ class WarmUp:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds."""
-        numbers = torch.tensor(
-            [*self._search.numbers(), float(self._n), float(self._states.n)], dtype=torch.float64
-        )
-        held = {"numbers": numbers, **self._states.tensors()}
+        counts = torch.tensor([self._n, self._states.n])
+        held = {"counts": counts, "search": self._search.numbers(), **self._states.tensors()}
         return held if self._covariance is None else {**held, "covariance": self._covariance}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Put back what a checkpoint held."""
-        *search, n, n_states = tensors["numbers"].tolist()
-        self._search.restore(search)
-        self._n = int(n)
+        self._n, n_states = tensors["counts"].tolist()
+        self._search.restore(tensors["search"].to(self._device))
         self._ends = [end for end in self._ends if end > self._n]
-        self._states.restore(tensors, int(n_states))
+        self._states.restore(tensors, n_states)
         if "covariance" in tensors:
             self._use(tensors["covariance"].to(self._device))
+
+
+def _with_steps(kernel: Tunable, step_sizes: Tensor) -> Tunable:
+    return kernel.with_step(float(step_sizes) if len(step_sizes) == 1 else step_sizes)

@@ -61,6 +61,7 @@ class Hamiltonian(Metropolised):
     step_size: Tensor | float | None
     metric: MetricChoice
     target_accept: float
+    takes_steps: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     _metric: Metric
 
@@ -88,8 +89,8 @@ class Hamiltonian(Metropolised):
         """What a warm-up finds; nothing where the metric was given."""
         return self.metric if isinstance(self.metric, str) else "unit"
 
-    def with_step(self, step_size: float) -> Self:
-        """Return the kernel with a step size, in units of the metric."""
+    def with_step(self, step_size: Tensor | float) -> Self:
+        """Return the kernel with a step size, in units of the metric; or one a chain."""
         return self._with(step_size=step_size)
 
     def with_metric(self, covariance: Tensor) -> Self:

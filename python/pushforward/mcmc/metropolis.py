@@ -62,6 +62,7 @@ class RandomWalk(Metropolised):
     name: ClassVar[str] = "random_walk"
     uses_score: ClassVar[bool] = False
     metric_choice: ClassVar[str] = "auto"
+    takes_steps: ClassVar[bool] = False
     tuned: ClassVar[tuple[str, ...]] = ("scale",)
     _shape: Tensor | None = field(default=None, init=False, repr=False)  # a factor, from a warm-up
 
@@ -122,7 +123,7 @@ class RandomWalk(Metropolised):
         value, _ = state.evaluate(proposed, score=False)
         return state.accept(step, proposed, value, beta=self.beta)
 
-    def with_step(self, step_size: float) -> RandomWalk:
+    def with_step(self, step_size: Tensor | float) -> RandomWalk:
         """Return the kernel with a scale, in units of the metric."""
         return self._with(scale=step_size if self._shape is None else step_size * self._shape)
 
@@ -262,6 +263,7 @@ class MALA(Metropolised):
     target_accept: float = 0.574
     name: ClassVar[str] = "mala"
     metric_choice: ClassVar[str] = "unit"
+    takes_steps: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
@@ -300,8 +302,8 @@ class MALA(Metropolised):
             beta=self.beta,
         )
 
-    def with_step(self, step_size: float) -> MALA:
-        """Return the kernel with a step size."""
+    def with_step(self, step_size: Tensor | float) -> MALA:
+        """Return the kernel with a step size, or one a chain."""
         return self._with(step_size=step_size)
 
     def with_metric(self, covariance: Tensor) -> MALA:
