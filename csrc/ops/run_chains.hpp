@@ -64,7 +64,7 @@ class TileMoments {
 
  public:
   static PF_HD int64_t bytes(D dim) {
-    const int64_t sums = n_waiting(dim) > 0 ? 4 : 2;
+    const int64_t sums = has_batches(dim) ? 4 : 2;
     return dim * (sums * int64_t{sizeof(Wide)} + (1 + n_waiting(dim)) * int64_t{sizeof(Real)});
   }
 
@@ -72,7 +72,7 @@ class TileMoments {
                     D dim)
       : moments_(moments),
         until_closed_(moments.batch > 0 ? moments.batch - steps_done % moments.batch : 0),
-        closes_here_(n_waiting(dim) > 0 && until_closed_ > 0 && until_closed_ <= n_steps),
+        closes_here_(has_batches(dim) && until_closed_ > 0 && until_closed_ <= n_steps),
         tile_(tile),
         dim_(dim),
         sum_(tile.template array<Wide>(0)),
@@ -118,8 +118,12 @@ class TileMoments {
   }
 
  private:
-  // States that wait at most.
-  static PF_HD int64_t n_waiting(D dim) { return Tile::kScratchIsScarce || dim > 4 ? 0 : 8 / dim; }
+  // States that wait at most: of many coordinates fewer, so that they stay in the nearest cache.
+  static PF_HD int64_t n_waiting(D dim) {
+    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : 8 / dim;
+  }
+  // Whether the sums of batches are in scratch too.
+  static PF_HD bool has_batches(D) { return !Tile::kScratchIsScarce; }
 
   PF_HD void add(int64_t i, Wide off) const {
     sum_[i] = sum_[i] + off;
@@ -145,7 +149,7 @@ class TileMoments {
     const Moments& m = moments_;
     until_closed_ = m.batch;
     dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
-      if (n_waiting(dim_) > 0) {
+      if (has_batches(dim_)) {
         const Wide grown = sum_[i] - sum_at_batch_[i];
         batch_squares_[i] = batch_squares_[i] + grown * grown;
         sum_at_batch_[i] = sum_[i];
