@@ -185,8 +185,8 @@ struct Phi4Arguments {
 void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::handle field,
               py::handle step_size, py::handle n_leapfrog, py::handle seed, py::handle first_step,
               py::handle n_steps, py::handle chain_offset, py::handle accepted,
-              py::handle accepted_squares, py::handle n_nonfinite, py::handle workspace,
-              int n_threads) {
+              py::handle accepted_squares, py::handle n_nonfinite, py::handle moments,
+              py::handle steps_done, py::handle workspace, int n_threads) {
   if (move < 0 || move >= static_cast<int>(Phi4Move::kCount)) {
     bad_value("move", "a known move", std::to_string(move));
   }
@@ -224,8 +224,8 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     bad_value("accepted_squares", "given together with accepted", "one of them");
   }
   if (!accepted.is_none()) {
-    if (p.move != Phi4Move::kMala && p.move != Phi4Move::kHmc) {
-      bad_value("accepted", "None for a move that is not accepted as a whole", "a tensor");
+    if (p.move == Phi4Move::kLangevin) {
+      bad_value("accepted", "None for a move that is always taken", "a tensor");
     }
     p.tallies.accepted = sums(accepted, "accepted");
     p.tallies.accepted_squares = sums(accepted_squares, "accepted_squares");
@@ -235,6 +235,10 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     t.must_be_int64();
     p.tallies.n_nonfinite = static_cast<int64_t*>(t.data);
   }
+  const MomentArgs sums_of(moments, Shaped(x, "x", false));
+  p.moments = sums_of.view;
+  p.steps_done = whole(steps_done, "steps_done");
+  if (p.n_steps > INT64_MAX - p.steps_done) bad_value("n_steps", "fewer steps", "too many");
   const Workspace memory(workspace, a.state, a.workspace_bytes());
   p.workspace = memory.data;
   launch(&OpTable::phi4_run, p);

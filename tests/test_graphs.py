@@ -18,7 +18,7 @@ def running(kernel):
     target = as_target(lambda x: -0.5 * (x**2).sum(1))
     plan = Plan(0, 0, 10, 1, "stats", covariance=False, quantiles=False, first_step=0,
                 chain_offset=0, seed=3)  # fmt: skip
-    run = Run(target, as_kernel(kernel), torch.ones(7, 2), plan)
+    run = Run(target, as_kernel(kernel, target), torch.ones(7, 2), plan)
     run.begin()
     run.start_recording()
     return run

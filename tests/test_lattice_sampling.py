@@ -54,6 +54,68 @@ def test_draws_and_statistics(case):
     assert chains.mcse.shape == (8, 8)
 
 
+def test_sums_in_a_call_are_the_sums_of_steps(case):
+    # With draws the driver looks up after every step; without, a call takes all there are.
+    law, kernel = case
+    call = {"n_steps": 41, "burn_in": 2, "seed": 1}
+    each = pf.sample(law, kernel, start(law), thin=1, **call).tallies
+    once = pf.sample(law, kernel, start(law), store="stats", **call).tallies
+    for name, value in vars(each).items():
+        other = getattr(once, name)
+        assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+
+
+def test_site_moves_count_the_sites_that_moved():
+    kernel = pf.lattice.Metropolis(width=torch.tensor([0.3, 1.0, 2.0]))
+    x = start(PHI4, 3)
+    chains = pf.sample(PHI4, kernel, x, n_steps=20, seed=1)
+    before = torch.cat((x[None], chains.draws[:-1]))
+    share = (chains.draws != before).double().mean((2, 3))
+    assert torch.allclose(chains.accept_rate, share.mean(0), atol=1e-12)
+    assert torch.allclose(chains.accept_var, share.var(0), atol=1e-12)
+    assert (chains.accept_rate.diff() < 0).all()
+
+
+@pytest.mark.parametrize("width", [None, 30.0, torch.tensor([1e-3, 1.0, 30.0])])
+def test_a_warm_up_finds_the_width_of_site_moves(width, tmp_path):
+    kernel = pf.lattice.Metropolis(width=width)
+    call = {"warmup": 120, "n_steps": 30, "seed": 2}
+    whole = pf.sample(PHI4, kernel, start(PHI4, 3), **call)
+    assert isinstance(whole.kernel, pf.lattice.Metropolis)
+    assert abs(whole.accept_rate.mean() - 0.5) < 0.05
+
+    def stop(step, x):
+        if step in (30, 100, 130):
+            raise InterruptedError
+
+    kept = {"checkpoint": tmp_path / "run", "every": 10}
+    for _ in range(3):
+        with pytest.raises(InterruptedError):
+            pf.sample(PHI4, kernel, start(PHI4, 3), callback=stop, **kept, **call)
+    resumed = pf.sample(PHI4, kernel, start(PHI4, 3), **kept, **call)
+    assert torch.equal(whole.draws, resumed.draws)
+    assert torch.equal(whole.accept_rate, resumed.accept_rate)
+    assert whole.kernel.width == resumed.kernel.width
+    with pytest.raises(ValueError, match="width: expected the width of a site's moves"):
+        pf.sample(PHI4, pf.lattice.Metropolis(), start(PHI4, 3), n_steps=1)
+    with pytest.raises(ValueError, match="warmup: expected 0"):
+        pf.sample(ISING, pf.lattice.Metropolis(), start(ISING), n_steps=1, warmup=30)
+
+
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")
+def test_steps_that_are_not_taken_are_not_counted():
+    x = start(PHI4, 4)
+    x[1] *= 30  # from there the first steps lead ever further out
+    chains = pf.sample(PHI4, pf.Langevin(0.05), x, n_steps=12, seed=3)
+    assert chains.n_nonfinite[1] > 0
+    assert (chains.n_nonfinite[[0, 2, 3]] == 0).all()
+    before = torch.cat((x[None], chains.draws[:-1]))
+    taken = (chains.draws != before).any(3).any(2)
+    assert torch.equal((~taken).sum(0), chains.n_nonfinite)
+    mean = chains.draws[taken].double().mean(0)
+    assert torch.allclose(chains.mean, mean, rtol=1e-9)
+
+
 def test_runs_are_cut_and_split_bit_for_bit(case):
     law, kernel = case
     whole = pf.sample(law, kernel, start(law), n_steps=9, seed=2)

@@ -187,7 +187,8 @@ struct Phi4Fields {
 };
 
 // n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
-// it is the width of the moves. Of the tallies each may be null; n_divergent is not used.
+// it is the width of the moves. Of the tallies each may be null; n_divergent is not used. The
+// moments take every step but those of Langevin that are not taken, after steps_done recorded ones.
 // workspace, a GPU's only: room for five arrays like x and a double for each row and lattice, and
 // 32 bytes a lattice.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
@@ -198,8 +199,9 @@ struct Phi4RunParams {
   PerChain step_size;
   int64_t n_leapfrog;
   uint64_t seed, chain_offset, first_step;
-  int64_t n_steps;
+  int64_t n_steps, steps_done;
   Tallies tallies;
+  Moments moments;
   void* workspace;
 };
 

@@ -41,12 +41,14 @@ class Phi4Chain {
     lattice_.load(at_, x);
     for (int64_t k = 0; k < p_.n_steps; ++k) {
       const uint64_t step = p_.first_step + static_cast<uint64_t>(k);
+      bool counts = true;  // in the statistics
       switch (p_.move) {
-        case Phi4Move::kLangevin: langevin(step); break;
+        case Phi4Move::kLangevin: counts = langevin(step); break;
         case Phi4Move::kMala: mala(step); break;
         case Phi4Move::kHmc: hmc(step); break;
         default: metropolis(step); break;
       }
+      if (p_.moments.sum != nullptr) record(k, counts);
     }
     lattice_.store(at_, x);
   }
@@ -76,8 +78,36 @@ class Phi4Chain {
     if (p_.tallies.n_nonfinite != nullptr && lattice_.speaks()) ++p_.tallies.n_nonfinite[index_];
   }
 
-  // x' = x + h s(x) + sqrt(2 h) xi  (eq 122)
-  PF_HD void langevin(uint64_t step) {
+  PF_HD void tally(double probability) const {
+    if (p_.tallies.accepted == nullptr || !lattice_.speaks()) return;
+    p_.tallies.accepted[index_] += probability;
+    p_.tallies.accepted_squares[index_] += probability * probability;
+  }
+
+  // Takes the state after step k into the streaming sums.
+  PF_HD void record(int64_t k, bool counts) const {
+    const Moments& m = p_.moments;
+    const int64_t first = index_ * lattice_.sites();
+    double *sum = m.sum + first, *squares = m.sum_of_squares + first;
+    if (counts) {
+      const T* shift = static_cast<const T*>(m.shift) + first;
+      lattice_.for_each_site(at_, [=](int64_t i, T x) {
+        const double off = to_wide(x) - to_wide(shift[i]);
+        sum[i] += off;
+        squares[i] = fma(off, off, squares[i]);
+      });
+    }
+    if (m.batch == 0 || (p_.steps_done + k + 1) % m.batch != 0) return;
+    double *before = m.sum_at_batch + first, *batch_squares = m.batch_squares + first;
+    lattice_.for_each_site(at_, [=](int64_t i, T) {
+      const double grown = sum[i] - before[i];
+      batch_squares[i] += grown * grown;
+      before[i] = sum[i];
+    });
+  }
+
+  // x' = x + h s(x) + sqrt(2 h) xi  (eq 122); whether it was taken.
+  PF_HD bool langevin(uint64_t step) {
     const Real h = Real(step_size_), scale = Real(langevin_noise_scale(step_size_, T(1)));
     const bool finite =
         lattice_.finite(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
@@ -92,6 +122,7 @@ class Phi4Chain {
     } else {
       refuse();
     }
+    return finite;
   }
 
   // The same as a proposal, accepted with probability
@@ -159,25 +190,27 @@ class Phi4Chain {
     });
     lattice_.pass(entry_of(step), words_, kNoisy, nothing(),
                   [&](const Sites& s) { s.put(log_u, log(s.noise())); });
+    double n_accepted = 0;
     for (int colour = 0; colour < 2; ++colour) {
-      lattice_.pass(0, silence_, kQuiet, at_, [&](const Sites& s) {
+      n_accepted += lattice_.sum(0, silence_, kQuiet, at_, [&](const Sites& s) {
         const auto chosen = s.of_colour(colour);
-        if (!any(chosen)) return;  // threads of the other colour leave alone what changes
+        // Threads of the other colour leave alone what changes.
+        if (!any(chosen)) return Real(T(0));
         const Real x = s.value(at_), y = x + s.value(move);
         const Real change = phi4_change(couplings_, x, y, s.neighbours(at_));
-        const Real kept = select(s.value(log_u) <= -change, y, x);
-        s.put(at_, select(chosen, kept, x));
+        const auto accepted = chosen & (s.value(log_u) <= -change);
+        s.put(at_, select(accepted, y, x));
+        return select(accepted, Real(T(1)), Real(T(0)));
       });
     }
+    tally(n_accepted / static_cast<double>(lattice_.sites()));
   }
 
   // Takes the proposal where log u <= log_ratio, which NaN never does.
   PF_HD void decide(uint64_t step, double log_ratio) {
     if (!(absolute(log_ratio) <= Format<double>::kLargest)) refuse();
-    if (p_.tallies.accepted != nullptr && lattice_.speaks()) {
-      const double ratio = log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0;
-      p_.tallies.accepted[index_] += ratio;
-      p_.tallies.accepted_squares[index_] += ratio * ratio;
+    if (p_.tallies.accepted != nullptr) {
+      tally(log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0);
     }
     const T u = entry<Uniform, T>(noise(purpose::kAccept), step);
     if (log(u) <= static_cast<T>(log_ratio)) take();

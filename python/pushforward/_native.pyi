@@ -157,6 +157,8 @@ def phi4_run(
     accepted: Tensor | None,
     accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
+    moments: Moments | None,
+    steps_done: int,
     workspace: Tensor | None,
     n_threads: int,
 ) -> None: ...

@@ -164,6 +164,9 @@ class Recorder:
         self.steps_done += 1
         if self.moments is not None:
             self._close_batch(self.moments)
+        self._keep(x, n_nonfinite)
+
+    def _keep(self, x: Tensor, n_nonfinite: Tensor) -> None:
         if self.covariance is not None:
             self.covariance.add(x, self._offset)
         if self.steps_done % self.thin == 0:
@@ -177,21 +180,27 @@ class Recorder:
 
     # ---- sweeps of a lattice, whose states are seen from outside ---------------------------------
 
-    def unseen(self) -> int:
-        """Return how many steps may pass before a state must be seen."""
+    def unseen(self, *, adds_up: bool) -> int:
+        """Return how many steps may pass before a state must be seen.
+
+        Args:
+            adds_up: whether the sweeps add to the streaming sums themselves.
+
+        """
         keeps = any(kept is not None for kept in (self.draws, self.disk, self.sketch))
-        if self.moments is not None or self.covariance is not None:
+        if self.covariance is not None or (self.moments is not None and not adds_up):
             return 1
         return self.thin - self.steps_done % self.thin if keeps else 1 << 62
 
-    def see(self, x: Tensor, n: int, n_nonfinite: Tensor) -> None:
+    def see(self, x: Tensor, n: int, n_nonfinite: Tensor, *, adds_up: bool) -> None:
         """Take in the state after ``n`` steps, of which only the last may matter."""
-        self.steps_done += n - 1
-        if self.moments is not None:
+        self.steps_done += n
+        if self.moments is not None and not adds_up:
             away = x.double() - self.moments.shift
             self.moments.sum.add_(away)
             self.moments.sum_of_squares.addcmul_(away, away)
-        self.take(x, n_nonfinite)
+            self._close_batch(self.moments)
+        self._keep(x, n_nonfinite)
 
     def _close_batch(self, moments: _ops.BatchMoments) -> None:
         if self.steps_done % moments.batch == 0:

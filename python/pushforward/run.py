@@ -173,12 +173,16 @@ class Run:
         for stale in ("log_density", "score"):
             self.state.memory.pop(stale, None)
         while done < n:
-            now = n - done if recorder is None else min(n - done, recorder.unseen())
-            sweeps(self.state, self.next_step, now)
+            now, steps_done = n - done, 0
+            if recorder is not None:
+                now = min(now, recorder.unseen(adds_up=sweeps.adds_up))
+                steps_done = recorder.steps_done
+            sweeps.take(self.state, self.next_step, now, steps_done)
             self.position += now
             done += now
             if recorder is not None:
-                recorder.see(self.x, now, self.state.counts.n_nonfinite)
+                n_nonfinite = self.state.counts.n_nonfinite
+                recorder.see(self.x, now, n_nonfinite, adds_up=sweeps.adds_up)
                 if recorder.is_owed:
                     recorder.pay(self.target.log_density(self.x))
 
@@ -230,7 +234,7 @@ class Run:
         """Return what a progress bar says."""
         counts, said = self.state.counts, {}
         taken = self.position - (self.plan.warmup if self._warm_up is None else 0)
-        if isinstance(self.kernel, Metropolised) and taken > 0 and len(self.x) > 0:
+        if self.kernel.accepts and taken > 0 and len(self.x) > 0:
             said["accept"] = f"{float(counts.accepted.mean()) / taken:.2f}"
         for name, count in (("divergent", counts.n_divergent), ("nonfinite", counts.n_nonfinite)):
             n = int(count.sum())
@@ -257,7 +261,7 @@ class Run:
         nonfinite, divergent, accepted, squares = self._before
         left_out = counts.n_nonfinite - nonfinite
         accept_rate = accept_var = mean = var = None
-        if isinstance(self.kernel, Metropolised):
+        if self.kernel.accepts:
             left_out = _ops.zeros(left_out.shape, dtype=torch.int64, device=left_out.device)
             accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
             accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)

@@ -105,7 +105,7 @@ def sample(
     """
     law = as_target(target)
     state = _start(x, isinstance(law, Ising))
-    moves = as_kernel(kernel)
+    moves = as_kernel(kernel, law)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     if cuda_graph not in ("auto", True, False):

@@ -3,21 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from pushforward import lattice
-from pushforward._ops.lattice import Phi4Move, phi4_run
+from pushforward._ops.lattice import Phi4Move, phi4_chunk
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
+from pushforward.mcmc.base import mean_of
 from pushforward.targets import Target
 
 __all__ = ["Sweeps", "as_kernel", "native_sweeps"]
 
-Sweeps = Callable[[State, int, int], None]
-"""Takes the state, the index of the first step and how many to take."""
+
+@dataclass(frozen=True)
+class Sweeps:
+    """Native sweeps.
+
+    Attributes:
+        take: called with the state, the index of the first step, how many to take, and how many
+            were recorded before.
+        adds_up: whether it adds to the state's streaming sums.
+
+    """
+
+    take: Callable[[State, int, int, int], None]
+    adds_up: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +40,7 @@ class LatticeKernel(Kernel):
     moves: Any
     name: ClassVar[str] = "lattice"
 
-    def prepare(self, x: Tensor) -> LatticeKernel:
+    def prepare(self, x: Tensor) -> Kernel:
         """Return the kernel; what it needs of the target is checked at the start."""
         return self
 
@@ -45,7 +58,7 @@ class LatticeKernel(Kernel):
         self.sweep(state, int(step), 1)
         return before
 
-    def sweep(self, state: State, first_step: int, n_steps: int) -> None:
+    def sweep(self, state: State, first_step: int, n_steps: int, steps_done: int = 0) -> None:
         """Take ``n_steps`` sweeps."""
         self.moves.advance(
             state.x,
@@ -65,7 +78,43 @@ class LatticeKernel(Kernel):
         return self.moves
 
 
-def as_kernel(kernel: Any) -> Kernel:
+class SiteMoves(LatticeKernel):
+    """Metropolis moves of the sites of phi^4 fields, whose width a warm-up finds."""
+
+    accepts: ClassVar[bool] = True
+    target_accept: float = 0.5
+    metric_choice: ClassVar[str] = "unit"
+    takes_steps: ClassVar[bool] = True
+    tuned: ClassVar[tuple[str, ...]] = ("width",)
+
+    @property
+    def width(self) -> Tensor | float | None:
+        """Of the moves, or None for a warm-up to find."""
+        return self.moves.width
+
+    def prepare(self, x: Tensor) -> SiteMoves:
+        """Return the kernel with its width checked against the state ``x``."""
+        self.moves.check_width(x)
+        return self
+
+    def with_step(self, step_size: Tensor | float) -> SiteMoves:
+        """Return the kernel with moves of another width, or of one a lattice."""
+        return SiteMoves(lattice.Metropolis(width=step_size))
+
+    def with_metric(self, covariance: Tensor) -> SiteMoves:
+        """Return the kernel itself: it has no metric."""
+        return self
+
+    def with_found(self, found: Mapping[str, Tensor]) -> SiteMoves:
+        """Return the kernel with what a checkpoint held."""
+        return self.with_step(found["width"]) if "width" in found else self
+
+    def first_guess(self, dim: int) -> float:
+        """Return the width that a warm-up begins with."""
+        return mean_of(self.width, 1.0)
+
+
+def as_kernel(kernel: Any, target: Target) -> Kernel:
     """Return what a caller passed as a kernel.
 
     Raises:
@@ -74,6 +123,8 @@ def as_kernel(kernel: Any) -> Kernel:
     """
     if isinstance(kernel, Kernel):
         return kernel
+    if isinstance(kernel, lattice.Metropolis) and isinstance(target, lattice.Phi4):
+        return SiteMoves(kernel)
     moves = (lattice.Metropolis, lattice.HeatBath, lattice.Wolff, lattice.SwendsenWang)
     if isinstance(kernel, moves):
         return LatticeKernel(kernel)
@@ -82,10 +133,14 @@ def as_kernel(kernel: Any) -> Kernel:
 
 def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
     """Return the native run of ``kernel`` on a lattice, or None where there is none."""
-    if isinstance(kernel, LatticeKernel):
-        return kernel.sweep
-    if not isinstance(target, lattice.Phi4):
-        return None
+    if isinstance(target, lattice.Phi4):
+        return _phi4_sweeps(kernel, target)
+    return Sweeps(kernel.sweep, adds_up=False) if isinstance(kernel, LatticeKernel) else None
+
+
+def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
+    if isinstance(kernel, SiteMoves) and kernel.width is not None:
+        return _phi4("metropolis", kernel.width, target)
     if isinstance(kernel, Langevin) and _is_one(kernel.beta):
         return _phi4("langevin", kernel.step_size, target)
     if isinstance(kernel, MALA) and _is_one(kernel.beta) and kernel.step_size is not None:
@@ -102,22 +157,20 @@ def _is_one(beta: Tensor | float) -> bool:
 def _phi4(
     move: Phi4Move, step_size: Tensor | float, target: lattice.Phi4, n_leapfrog: int = 1
 ) -> Sweeps:
-    def sweep(state: State, first_step: int, n_steps: int) -> None:
-        x, counts = state.x, state.counts
-        accepts = move != "langevin"
-        phi4_run(
+    def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
+        phi4_chunk(
             move,
-            x,
-            target.native_parameters(x),
+            state.x,
+            target.native_parameters(state.x),
             step_size,
             seed=state.seed,
             first_step=first_step,
             n_steps=n_steps,
             chain_offset=state.chain_offset,
             n_leapfrog=n_leapfrog,
-            accepted=counts.accepted if accepts else None,
-            accepted_squares=counts.accepted_squares if accepts else None,
-            n_nonfinite=counts.n_nonfinite,
+            counts=state.counts,
+            moments=state.moments,
+            steps_done=steps_done,
         )
 
-    return sweep
+    return Sweeps(take, adds_up=True)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
+from pushforward._ops.accept import Counts
 from pushforward._ops.arguments import (
+    Moments,
     changed,
     check_device,
     implement,
@@ -126,8 +128,8 @@ def phi4_run(
         n_steps: number of steps.
         chain_offset: global index of the first lattice.
         n_leapfrog: leapfrog steps of a trajectory of ``"hmc"``.
-        accepted: float64 ``(n_lattices,)``, incremented by min(1, ratio); for ``"mala"`` and
-            ``"hmc"``.
+        accepted: float64 ``(n_lattices,)``, incremented by min(1, ratio), or for ``"metropolis"``
+            by the share of the sites that moved; not for ``"langevin"``.
         accepted_squares: the same of its square; goes with ``accepted``.
         n_nonfinite: int64 ``(n_lattices,)``, incremented where a step is not finite, which is not
             taken.
@@ -139,6 +141,47 @@ def phi4_run(
     op(
         x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
         chain_offset, accepted, accepted_squares, n_nonfinite,
+    )  # fmt: skip
+
+
+def phi4_chunk(
+    move: Phi4Move,
+    x: Tensor,
+    parameters: Phi4Parameters,
+    step_size: Tensor | float,
+    *,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    n_leapfrog: int = 1,
+    counts: Counts,
+    moments: Moments | None,
+    steps_done: int,
+) -> None:
+    """Take ``n_steps`` of a move as :func:`phi4_run` does, and add them up.
+
+    Args:
+        move: as in :func:`phi4_run`, and all that follow.
+        x: fields.
+        parameters: couplings.
+        step_size: of a step or of a leapfrog.
+        seed: ``0 <= seed < 2**63``.
+        first_step: index of the first step.
+        n_steps: number of steps.
+        chain_offset: global index of the first lattice.
+        n_leapfrog: leapfrog steps of a trajectory.
+        counts: added to.
+        moments: streaming sums, added to; None while nothing is recorded.
+        steps_done: steps recorded before this call.
+
+    """
+    h = parameter(step_size, x, "width" if move == "metropolis" else "step_size")
+    accepts = move != "langevin"
+    _phi4_native(
+        x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
+        chain_offset, counts.accepted if accepts else None,
+        counts.accepted_squares if accepts else None, counts.n_nonfinite, moments, steps_done,
     )  # fmt: skip
 
 
@@ -255,6 +298,30 @@ def _phi4_run(
     accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
 ) -> None:
+    _phi4_native(
+        x, move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps,
+        chain_offset, accepted, accepted_squares, n_nonfinite, None, 0,
+    )  # fmt: skip
+
+
+def _phi4_native(
+    x: Tensor,
+    move: int,
+    kappa: Tensor,
+    lam: Tensor,
+    field: Tensor,
+    step_size: Tensor,
+    n_leapfrog: int,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    accepted: Tensor | None,
+    accepted_squares: Tensor | None,
+    n_nonfinite: Tensor | None,
+    moments: Moments | None,
+    steps_done: int,
+) -> None:
     # What is on a GPU is not looked at: that would wait for it.
     on_cpu = step_size.device.type == "cpu"
     if on_cpu and not bool((step_size.isfinite() & (step_size > 0)).all()):
@@ -262,7 +329,8 @@ def _phi4_run(
         raise ValueError(f"{name}: expected positive finite values, got {step_size}")
     _native.phi4_run(
         x, move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite, _phi4_workspace(x), threads(),
+        chain_offset, accepted, accepted_squares, n_nonfinite, moments, steps_done,
+        _phi4_workspace(x), threads(),
     )  # fmt: skip
     changed(x)
 

@@ -86,8 +86,9 @@ class Metropolis:
     coordinates add up to an even number, then the others, so all sizes must be even.
 
     Args:
-        width: of the moves of a phi^4 site, positive, a number or one value a lattice; None for
-            Ising, whose moves have no width.
+        width: of the moves of a phi^4 site, positive, a number or one value a lattice; may be left
+            out where a warm-up finds it, so that half of the moves are accepted. None for Ising,
+            whose moves have no width.
 
     Raises:
         TypeError: ``width`` is no number.
@@ -131,13 +132,25 @@ class Metropolis:
         if isinstance(target, Ising) and self.width is not None:
             raise ValueError("width: expected None for Ising, whose moves have no width")
         if isinstance(target, Phi4):
-            if self.width is None:
-                raise ValueError("width: expected the width of a site's moves for Phi4, got None")
-            if isinstance(self.width, Tensor) and self.width.ndim and len(self.width) != len(x):
-                raise ValueError(
-                    f"width: expected one value a lattice, shape ({len(x)},), got "
-                    f"{tuple(self.width.shape)}"
-                )
+            self.check_width(x)
+
+    def check_width(self, x: Tensor) -> None:
+        """Raise unless the moves have a width that goes with phi^4 fields ``x``.
+
+        Raises:
+            ValueError: there is none, or not one a lattice.
+
+        """
+        if self.width is None:
+            raise ValueError(
+                "width: expected the width of a site's moves for Phi4, or a warm-up to find it, "
+                "got None"
+            )
+        if isinstance(self.width, Tensor) and self.width.ndim and len(self.width) != len(x):
+            raise ValueError(
+                f"width: expected one value a lattice, shape ({len(x)},), got "
+                f"{tuple(self.width.shape)}"
+            )
 
     def advance(
         self, x: Tensor, target: Any, *, seed: int, first_step: int, n_steps: int, chain_offset: int

@@ -108,6 +108,9 @@ class Kernel(ABC):
     target_accept: float | None = None
     """Mean acceptance probability that a warm-up aims at; None if there is nothing to adapt."""
 
+    accepts: ClassVar[bool] = False
+    """Whether a step accepts or refuses, so that each counts in the statistics."""
+
     tuned: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that a warm-up finds."""
 
@@ -169,6 +172,7 @@ class Kernel(ABC):
 class Metropolised(Kernel):
     """A kernel that accepts or refuses: it remembers the log-density (and score) at its state."""
 
+    accepts: ClassVar[bool] = True
     uses_score: ClassVar[bool] = True
 
     def begin(self, state: State) -> None:
