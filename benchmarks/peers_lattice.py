@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other libraries' lattices: checkerboard Metropolis in Numba, a fused phi^4 loop in JAX."""
+"""The other libraries' lattices: Metropolis in Numba and packages, a fused phi^4 loop in JAX."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -108,6 +109,54 @@ def torch_sweeps(start: Tensor, temperature: float, steps: int) -> Any:
     return call
 
 
+def peapods_sweeps(start: Tensor, temperature: float, steps: int) -> Any:
+    """Return the sweeps of peapods, its replicas on all threads, without measurements.
+
+    It takes no start: from its own, which is random, cluster moves come to equilibrium first.
+    """
+    from peapods import Ising
+
+    n, *shape = start.shape
+    model = Ising(shape, temperatures=np.array([temperature]), n_replicas=n)
+
+    def sweep(steps: int, **moves: int) -> None:
+        with np.errstate(invalid="ignore"):  # its averages are over no sweep
+            model.sample(steps, sweep_mode="metropolis", warmup_ratio=1.0, **moves)
+
+    sweep(30, cluster_update_interval=1)
+
+    def call() -> Any:
+        sweep(steps)
+        return model._sim.get_spins().reshape(start.shape)
+
+    return call
+
+
+def mcising_sweeps(start: Tensor, temperature: float, steps: int) -> Any:
+    """Return the sweeps of mcising, a simulation a lattice, several ones on all threads.
+
+    Threads run beside each other only in its sweeps that measure, here once a call.
+    """
+    from mcising import IsingSimulation
+
+    lattices = [IsingSimulation(start.shape[-1], 1.0, 0.0, 0.0, 0.0, k) for k in range(len(start))]
+    for lattice, spins in zip(lattices, start.numpy(), strict=True):
+        lattice.set_spins(spins)
+    threads = ThreadPoolExecutor(torch.get_num_threads())
+
+    def sweep_measured(lattice: Any) -> None:
+        lattice.production_sweeps(1, steps, temperature=temperature, store_configs=False)
+
+    def call() -> Any:
+        if len(lattices) == 1:
+            lattices[0].sweep(steps, temperature=temperature)
+        else:
+            list(threads.map(sweep_measured, lattices))
+        return np.stack([lattice.get_spins() for lattice in lattices])
+
+    return call
+
+
 def _score_torch(x: Tensor, kappa: float, lam: float) -> Tensor:
     around = x.roll(1, 1) + x.roll(-1, 1) + x.roll(1, 2) + x.roll(-1, 2)
     return 2 * kappa * around - x * (4 * lam * x * x + 2 * (1 - 2 * lam))
@@ -155,6 +204,8 @@ ISING = {
     "Numba checkerboard": partial(numba_sweeps, inline=False),
     "Numba, inline xorshift": partial(numba_sweeps, inline=True),
     "torch eager": torch_sweeps,
+    "peapods": peapods_sweeps,
+    "mcising": mcising_sweeps,
 }
 LANGEVIN = {
     "JAX fused loop": jax_langevin,

@@ -188,7 +188,9 @@ class Coefficient {
 struct MomentArgs {
   std::vector<TensorView> tensors;
   Moments view{};
-  MomentArgs(py::handle moments, const Shaped& s) {
+  MomentArgs(py::handle moments, const Shaped& s) : MomentArgs(moments, s.x) {}
+  // The shift has the type of x, which may be spins.
+  MomentArgs(py::handle moments, const TensorView& x) {
     if (moments.is_none()) return;
     static constexpr const char* kNames[] = {"shift", "sum", "sum_of_squares", "sum_at_batch",
                                              "batch_squares"};
@@ -202,10 +204,13 @@ struct MomentArgs {
     for (size_t i = 0; i < n; ++i) {
       tensors.emplace_back(parts[i], kNames[i], false);
       const TensorView& t = tensors.back();
-      t.must_be_with(s.x);
-      t.must_have_numel(s.n_chains * s.dim, "as many as x");
-      t.must_be(i == 0 ? s.dtype : Dtype::kFloat64);
-      t.must_not_overlap(s.x, false);
+      t.must_be_with(x);
+      t.must_have_numel(x.numel(), "as many as x");
+      if (i > 0) t.must_be(Dtype::kFloat64);
+      if (i == 0 && (t.code != x.code || t.bits != x.bits)) {
+        bad_type(kNames[0], "the type of x", "another");
+      }
+      t.must_not_overlap(x, false);
       data[i] = static_cast<double*>(t.data);
     }
     view = {tensors[0].data, data[1], data[2], data[3], data[4], 0};

@@ -118,9 +118,16 @@ struct Workspace {
   }
 };
 
+// Steps recorded before a call of n_steps.
+int64_t recorded(py::handle steps_done, int64_t n_steps) {
+  const int64_t done = whole(steps_done, "steps_done");
+  if (n_steps > INT64_MAX - done) bad_value("n_steps", "fewer steps", "too many");
+  return done;
+}
+
 void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
            py::handle seed, py::handle first_step, py::handle n_steps, py::handle chain_offset,
-           int n_threads) {
+           py::handle moments, py::handle steps_done, int n_threads) {
   const SpinArguments a(x, temperature, field);
   must_be_even(a.view.shape, a.state);
   IsingParams p{};
@@ -131,6 +138,9 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
   p.n_steps = whole(n_steps, "n_steps");
   p.noise = lattice_noise(seed, purpose::kSite, chain_offset, first_step, p.n_steps,
                           a.view.n_lattices, a.view.shape.n_sites);
+  const MomentArgs sums(moments, a.state);
+  p.moments = sums.view;
+  p.steps_done = recorded(steps_done, p.n_steps);
   launch(&OpTable::ising, p);
 }
 
@@ -235,10 +245,9 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     t.must_be_int64();
     p.tallies.n_nonfinite = static_cast<int64_t*>(t.data);
   }
-  const MomentArgs sums_of(moments, Shaped(x, "x", false));
-  p.moments = sums_of.view;
-  p.steps_done = whole(steps_done, "steps_done");
-  if (p.n_steps > INT64_MAX - p.steps_done) bad_value("n_steps", "fewer steps", "too many");
+  const MomentArgs streamed(moments, a.state);
+  p.moments = streamed.view;
+  p.steps_done = recorded(steps_done, p.n_steps);
   const Workspace memory(workspace, a.state, a.workspace_bytes());
   p.workspace = memory.data;
   launch(&OpTable::phi4_run, p);

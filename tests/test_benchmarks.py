@@ -22,8 +22,10 @@ import harness  # noqa: E402
 import machine  # noqa: E402
 import make_tables  # noqa: E402
 import peers  # noqa: E402
+import peers_lattice  # noqa: E402
 import peers_mixture  # noqa: E402
 from harness import Absent, Case, Contender, GateError  # noqa: E402
+from lattice_reference import enumerate_ising  # noqa: E402
 
 
 def passes(samples: Any, calls: int) -> None:
@@ -268,6 +270,31 @@ def test_update_peers_move_by_the_law(how: str) -> None:
     gates.increments(moved, start, -start, 0.1, 3)
     with pytest.raises(GateError):
         gates.increments(moved, start, -start, 0.1, 4)
+
+
+@pytest.mark.parametrize("name", peers_lattice.ISING)
+def test_lattice_peers_have_the_exact_energy(name: str) -> None:
+    """On the torus of 4 x 4, where the energy at a temperature 4 percent higher is refused."""
+    torch.manual_seed(0)
+    n, temperature = 4096, 2.5
+    start = torch.ones(n, 4, 4, dtype=torch.int8)
+    made = harness.attempt(name, lambda: peers_lattice.ISING[name](start, temperature, 20))
+    if isinstance(made, Absent):
+        pytest.skip(made.reason)
+    made()  # to equilibrium
+    energies = []
+    for _ in range(5):
+        x = gates.as_torch(made()).double()
+        energies.append(-(x * (x.roll(1, 1) + x.roll(1, 2))).mean((1, 2)))
+    mean = torch.stack(energies).mean().reshape(1)
+
+    def deviation(temperature: float) -> torch.Tensor:
+        exact = enumerate_ising((4, 4), temperature)
+        return (mean - exact["e"]) / math.sqrt(temperature**2 * exact["C"] / (16 * 5 * n))
+
+    gates.require(deviation(temperature), "energy")
+    with pytest.raises(GateError):
+        gates.require(deviation(1.04 * temperature), "energy")
 
 
 def test_pooled_statistics_gate() -> None:

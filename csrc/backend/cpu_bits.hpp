@@ -47,21 +47,33 @@ PF_HD uint64_t up_bits(const U* x, int n) {
   return bits;
 }
 
+// Bit i of the lowest eight as the lowest of byte i.
+PF_HD uint64_t one_in_each(uint64_t bits) {
+  return (((bits & 0xff) * 0x0101010101010101u & 0x8040201008040201u) + 0x7f7f7f7f7f7f7f7fu) >> 7 &
+         0x0101010101010101u;
+}
+
 template <class U>
 PF_HD void write_spins(uint64_t bits, U up, U down, int n, U* x) {
   const U turned = static_cast<U>(up ^ down);
   int i = 0;
   if constexpr (sizeof(U) == 1) {
     for (; i + 8 <= n; i += 8) {
-      const uint64_t one_each = (((bits >> i & 0xff) * 0x0101010101010101u & 0x8040201008040201u) +
-                                 0x7f7f7f7f7f7f7f7fu) >>
-                                    7 &
-                                0x0101010101010101u;
-      const uint64_t eight = down * uint64_t{0x0101010101010101u} ^ one_each * turned;
+      const uint64_t eight = down * uint64_t{0x0101010101010101u} ^ one_in_each(bits >> i) * turned;
       memcpy(x + i, &eight, 8);
     }
   }
   for (; i < n; ++i) x[i] = static_cast<U>(down ^ (turned & -static_cast<U>(bits >> i & 1)));
+}
+
+// Adds 2^digit to the counts of the bits of a word that are set; none may pass 255.
+PF_HD void add_digit(uint64_t bits, int digit, uint8_t counts[64]) {
+  for (int i = 0; i < 64; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, counts + i, 8);
+    eight += one_in_each(bits >> i) << digit;
+    memcpy(counts + i, &eight, 8);
+  }
 }
 
 // Bits 0, 4, 8, ... of a word as sixteen, and back.
@@ -90,6 +102,44 @@ PF_HD void transpose_bits(uint32_t a[32]) {
     }
   }
 }
+
+// How often the bits of some words were set, in binary: word i of digit d holds that digit of the
+// counts of the bits of word i.
+class BitCounts {
+ public:
+  static constexpr int kDigits = 8, kMost = 255;
+  static int64_t bytes(int64_t n_words) { return kDigits * n_words * 8; }
+
+  // Memory for n_words words, a multiple of those in a register.
+  BitCounts(uint64_t* memory, int64_t n_words) : memory_(memory), n_words_(n_words) {}
+  void clear() {
+    memset(memory_, 0, static_cast<size_t>(bytes(n_words_)));
+    n_ = 0;
+  }
+  int n() const { return n_; }  // states that were counted
+  int digits() const { return 32 - __builtin_clz(static_cast<unsigned>(n_) | 1); }
+  const uint64_t* digit(int d) const { return memory_ + d * n_words_; }
+  // To be called before add() of all words of a state.
+  void begin() { ++n_; }
+  // Counts the bits of n words, a multiple of those in a register, which begin with word `first`.
+  void add(const uint64_t* words, int64_t first, int64_t n) const {
+    const int most = digits();
+    for (int64_t i = 0; i < n; i += kBitWords) {
+      BitRegister carry = load_bits(words + i);
+      uint64_t* at = memory_ + first + i;
+      for (int d = 0; d < most; ++d, at += n_words_) {
+        const BitRegister before = load_bits(at);
+        store_bits(at, before ^ carry);
+        carry = carry & before;
+      }
+    }
+  }
+
+ private:
+  uint64_t* memory_;
+  int64_t n_words_;
+  int n_ = 0;
+};
 
 // ---- strings -----------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ class SpinGroup {
         n_(row_ * rows_ * layers_),
         n_masks_(n_masks),
         spins_(static_cast<uint32_t*>(memory)) {}
-  int64_t bytes() const { return 4 * n_ * (1 + n_masks_) + 64; }
+  int64_t bytes(bool counts) const { return 4 * n_ * (1 + n_masks_ + (counts ? kDigits : 0)) + 64; }
 
   // x holds `count` lattices one after another; missing ones are down.
   template <class U>
@@ -43,6 +43,43 @@ class SpinGroup {
     });
   }
 
+  // Counts which spins are up; what was counted of `count` lattices, the first of which is number
+  // `lattice`, goes to their sums, and counting starts anew.
+  void begin_counts() {
+    memset(digit(0), 0, static_cast<size_t>(4 * kDigits * n_));
+    n_counted_ = 0;
+  }
+  int n_counted() const { return n_counted_; }
+  void count() {
+    ++n_counted_;
+    for (int64_t i = 0; i < n_; ++i) {
+      uint32_t carry = spins_[i];
+      for (int d = 0; d < kDigits; ++d) {
+        uint32_t& at = digit(d)[i];
+        const uint32_t before = at;
+        at = before ^ carry;
+        carry &= before;
+      }
+    }
+  }
+  template <bool kCloses, class Sums>
+  void add_counts(const Sums& sums, int64_t lattice, int count) {
+    for_tiles([&](int64_t first, int n, uint32_t* a) {
+      uint8_t n_up[kGroup][64] = {};
+      for (int d = 0; d < kDigits; ++d) {
+        memcpy(a, digit(d) + first, static_cast<size_t>(n) * 4);
+        transpose_bits(a);
+        for (int l = 0; l < count; ++l) add_digit(a[l], d, n_up[l]);
+      }
+      for (int l = 0; l < count; ++l) {
+        for (int i = 0; i < n; ++i) {
+          sums.template add<kCloses>(lattice + l, first + i, n_counted_, n_up[l][i]);
+        }
+      }
+    });
+    begin_counts();
+  }
+
   void sweep(const Model& model, const typename Model::Group& group, const NoiseSource& noise,
              uint64_t first_chain, int count, uint64_t step) {
     compare(group, noise, first_chain, count,
@@ -52,7 +89,9 @@ class SpinGroup {
   }
 
  private:
+  static constexpr int kDigits = BitCounts::kDigits;
   uint32_t* masks(int m) const { return spins_ + (1 + m) * n_; }
+  uint32_t* digit(int d) const { return spins_ + (1 + n_masks_ + d) * n_; }
 
   template <class Visit>
   void for_tiles(const Visit& visit) const {
@@ -119,6 +158,7 @@ class SpinGroup {
   int64_t row_, rows_, layers_, n_;
   int n_masks_;
   uint32_t* spins_;
+  int n_counted_ = 0;
 };
 
 }  // namespace pf::PF_BACKEND

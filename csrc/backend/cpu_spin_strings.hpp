@@ -71,9 +71,10 @@ class SpinStrings {
         reach_((kDims == 2 ? row_ : layer_) / 64 + 1),
         halo_(aligned(reach_ + 1 + kAlign)),
         n_masks_(n_masks),
-        memory_(static_cast<uint64_t*>(memory)) {}
-  int64_t bytes() const {
-    return 8 * (4 * spin_stride() + kMarks * stride_ + 4 * n_masks_ * stride_);
+        memory_(static_cast<uint64_t*>(memory)),
+        counts_(memory_ + words(), 4 * stride_) {}
+  int64_t bytes(bool counts) const {
+    return 8 * words() + (counts ? BitCounts::bytes(4 * stride_) : 0);
   }
 
   // Marks the rows, once for all lattices of the shape.
@@ -109,18 +110,49 @@ class SpinStrings {
   template <class U>
   void store(U up, U down, U* x) const {
     for (int64_t i = 0; i < n_words_; ++i) {
-      uint64_t word[4];
-      for (int w = 0; w < 4; ++w) word[w] = spins(w)[i];
-      exchange(i, word[0], word[1]);
-      exchange(i, word[2], word[3]);
-      for (int part = 0; part < 4; ++part) {
-        const int64_t first = 256 * i + 64 * part, left = 4 * n_ - first;
-        if (left <= 0) break;
-        uint64_t bits = 0;
-        for (int w = 0; w < 4; ++w) bits |= spread_fourfold(word[w] >> 16 * part & 0xffff) << w;
-        write_spins(bits, up, down, left < 64 ? static_cast<int>(left) : 64, x + first);
-      }
+      const uint64_t word[4] = {spins(0)[i], spins(1)[i], spins(2)[i], spins(3)[i]};
+      for_sites(i, word, [&](int64_t first, int n, uint64_t bits) {
+        write_spins(bits, up, down, n, x + first);
+      });
     }
+  }
+
+  // Counts which spins are up; what was counted goes to the sums of a lattice, and counting starts
+  // anew.
+  void begin_counts() { counts_.clear(); }
+  int n_counted() const { return counts_.n(); }
+  void count(const Place& place) {
+    counts_.begin();
+    const double nanoseconds = 0.05 * static_cast<double>(n_);
+    for_each_block(stride_ / kAlign, 64, place, nanoseconds, 0,
+                   [&](int64_t begin, int64_t end, void*) {
+                     const int64_t first = begin * kAlign, n = (end - begin) * kAlign;
+                     for (int w = 0; w < 4; ++w) {
+                       counts_.add(spins(w) + first, w * stride_ + first, n);
+                     }
+                   });
+  }
+  template <bool kCloses, class Sums>
+  void add_counts(const Sums& sums, int64_t lattice, const Place& place) {
+    const double nanoseconds = 8.0 * static_cast<double>(n_);
+    for_each_block(n_words_, 16, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+      for (int64_t i = begin; i < end; ++i) {
+        uint8_t n_up[256] = {};
+        for (int d = 0; d < counts_.digits(); ++d) {
+          const uint64_t* digit = counts_.digit(d) + i;
+          const uint64_t word[4] = {digit[0], digit[stride_], digit[2 * stride_],
+                                    digit[3 * stride_]};
+          for_sites(i, word, [&](int64_t first, int, uint64_t bits) {
+            add_digit(bits, d, n_up + (first - 256 * i));
+          });
+        }
+        const int64_t left = 4 * n_ - 256 * i, n = left < 256 ? left : 256;
+        for (int64_t j = 0; j < n; ++j) {
+          sums.template add<kCloses>(lattice, 256 * i + j, counts_.n(), n_up[j]);
+        }
+      }
+    });
+    counts_.clear();
   }
 
   // One sweep: both colours of each slab, but for the second colour's edges between slabs, which
@@ -160,6 +192,21 @@ class SpinStrings {
   enum Mark { kOddRow, kRowStart, kRowEnd, kLayerStart, kLayerEnd };
   static constexpr int kMarks = kDims == 2 ? 3 : 5;
   static constexpr int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * kAlign; }
+  // visit(first, n, bits) for the sites of word i of the four strings, in order.
+  template <class Visit>
+  PF_HD void for_sites(int64_t i, const uint64_t (&strings)[4], const Visit& visit) const {
+    uint64_t word[4] = {strings[0], strings[1], strings[2], strings[3]};
+    exchange(i, word[0], word[1]);
+    exchange(i, word[2], word[3]);
+    for (int part = 0; part < 4; ++part) {
+      const int64_t first = 256 * i + 64 * part, left = 4 * n_ - first;
+      if (left <= 0) break;
+      uint64_t bits = 0;
+      for (int w = 0; w < 4; ++w) bits |= spread_fourfold(word[w] >> 16 * part & 0xffff) << w;
+      visit(first, left < 64 ? static_cast<int>(left) : 64, bits);
+    }
+  }
+  int64_t words() const { return 4 * spin_stride() + (kMarks + 4 * n_masks_) * stride_; }
   int64_t spin_stride() const { return stride_ + 2 * halo_; }
   PF_HD uint64_t* spins(int w) const { return memory_ + halo_ + w * spin_stride(); }
   PF_HD uint64_t* marks(int mark) const { return memory_ + 4 * spin_stride() + mark * stride_; }
@@ -251,6 +298,7 @@ class SpinStrings {
   int64_t row_, layer_, n_, n_words_, stride_, reach_, halo_;
   int n_masks_;
   uint64_t* memory_;
+  BitCounts counts_;
 };
 
 }  // namespace pf::PF_BACKEND

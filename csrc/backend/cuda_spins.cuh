@@ -56,20 +56,25 @@ PF_HD Block<uint32_t> words_of(const NoiseSource& noise, int64_t lattice, uint64
                                  chain.c2, chain.c3, PhiloxKey(noise.seed));
 }
 
-// Shared memory: the classes, a byte a spin, and a byte of comparisons, one bit a class.
+// Shared memory: the classes, a byte a spin, a byte of comparisons, one bit a class, and where sums
+// are wanted a byte that counts states in which the spin was up.
 constexpr int64_t kClassBytes = 128;
 
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps) {
+spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps, SpinSums<U> sums) {
   static_assert(sizeof(typename Model::Class) * Model::kClasses <= kClassBytes, "classes fit");
   char* memory = static_cast<char*>(shared_memory());
   auto* classes = reinterpret_cast<typename Model::Class*>(memory);
   const int64_t lattice = block_in_grid(), sites = s.shape.n_sites;
   auto* spins = reinterpret_cast<uint8_t*>(memory + kClassBytes);
-  uint8_t* accepted = spins + sites;
+  uint8_t *accepted = spins + sites, *n_up = accepted + sites;
+  int n_counted = 0;
   U* x = s.lattice(lattice);
-  for (int64_t i = thread_in_block(); i < sites; i += block_size()) spins[i] = s.is_up(x[i]);
+  for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
+    spins[i] = s.is_up(x[i]);
+    if (sums.wanted()) n_up[i] = 0;
+  }
   share_classes(model, lattice, classes);
   for (int64_t k = 0; k < n_steps; ++k) {
     const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
@@ -95,6 +100,20 @@ spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps) {
         spins[i] = model.next(classes[up], spins[i] != 0, (accepted[i] >> up & 1) != 0);
       }
     }
+    if (sums.wanted()) {  // a thread counts its own sites
+      const bool closes = sums.closes(k), due = ++n_counted == 255 || k + 1 == n_steps || closes;
+      for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
+        n_up[i] = static_cast<uint8_t>(n_up[i] + spins[i]);
+        if (!due) continue;
+        if (closes) {
+          sums.template add<true>(lattice, i, n_counted, n_up[i]);
+        } else {
+          sums.template add<false>(lattice, i, n_counted, n_up[i]);
+        }
+        n_up[i] = 0;
+      }
+      if (due) n_counted = 0;
+    }
     sync_block();
   }
   for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
@@ -106,7 +125,7 @@ spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps) {
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
 colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blocks_a_lattice,
-              int colour) {
+              int colour, SpinSums<U> sums) {
   auto* classes = static_cast<typename Model::Class*>(shared_memory());
   const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.shape.n_sites;
   share_classes(model, lattice, classes);
@@ -121,24 +140,32 @@ colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blo
     if (at.colour() != colour) continue;
     const int up = neighbours_up(s.shape, at, [&](int64_t j) { return int{s.is_up(x[j])}; });
     const bool accepts = model.accepts(classes[up], words.w[w]);
-    x[at.s] = model.next(classes[up], s.is_up(x[at.s]), accepts) ? s.up : s.down;
+    const bool next = model.next(classes[up], s.is_up(x[at.s]), accepts);
+    x[at.s] = next ? s.up : s.down;
+    if (!sums.wanted()) continue;
+    if (sums.closes(k)) {
+      sums.template add<true>(lattice, at.s, 1, next);
+    } else {
+      sums.template add<false>(lattice, at.s, 1, next);
+    }
   }
 }
 
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                        int64_t n_steps, const Place& place) {
-  const int64_t sites = s.shape.n_sites, bytes = kClassBytes + 2 * sites;
+                        int64_t n_steps, const SpinSums<U>& sums, const Place& place) {
+  const int64_t sites = s.shape.n_sites, arrays = sums.wanted() ? 3 : 2;
+  const int64_t bytes = kClassBytes + arrays * sites;
   if (bytes <= shared_memory_limit(place)) {
     launch(place, s.n_lattices, kSpinThreads, bytes, spins_kernel<Model, U>, s, model, noise,
-           n_steps);
+           n_steps, sums);
     return;
   }
   const int64_t blocks = (sites / 4 + kSpinThreads - 1) / kSpinThreads;
   for (int64_t k = 0; k < n_steps; ++k) {
     for (int colour = 0; colour < 2; ++colour) {
       launch(place, s.n_lattices * blocks, kSpinThreads, kClassBytes, colour_kernel<Model, U>, s,
-             model, noise, k, blocks, colour);
+             model, noise, k, blocks, colour, sums);
     }
   }
 }

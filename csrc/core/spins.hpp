@@ -24,6 +24,38 @@ struct Spins {
   PF_HD bool is_up(U word) const { return word >> (sizeof(U) * 8 - 1) == 0; }
 };
 
+// The streaming sums of fields of spins, whose shift is a state: a spin is at it or 2 away.
+template <class U>
+class SpinSums {
+ public:
+  SpinSums(const Moments& m, int64_t steps_done, const Spins<U>& s)
+      : m_(m), steps_done_(steps_done), s_(s) {}
+  PF_HD bool wanted() const { return m_.sum != nullptr; }
+  // Whether a batch ends with step k of the call.
+  PF_HD bool closes(int64_t k) const {
+    return m_.batch > 0 && (steps_done_ + k + 1) % m_.batch == 0;
+  }
+  // Takes in n states of a site in which it was up n_up times.
+  template <bool kCloses>
+  PF_HD void add(int64_t lattice, int64_t site, int n, int n_up) const {
+    const int64_t i = lattice * s_.shape.n_sites + site;
+    const int shift = s_.is_up(static_cast<const U*>(m_.shift)[i]) ? 1 : -1;
+    const int off = 2 * n_up - n - shift * n;
+    const double sum = m_.sum[i] + static_cast<double>(off);
+    m_.sum[i] = sum;
+    m_.sum_of_squares[i] += static_cast<double>(-2 * shift * off);
+    if (!kCloses) return;
+    const double grown = sum - m_.sum_at_batch[i];
+    m_.batch_squares[i] += grown * grown;
+    m_.sum_at_batch[i] = sum;
+  }
+
+ private:
+  Moments m_;
+  int64_t steps_done_;
+  Spins<U> s_;
+};
+
 // body(spins), of the type that the words have.
 template <class Body>
 static void with_spins(const SpinFields& f, const Body& body) {

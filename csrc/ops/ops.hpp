@@ -157,13 +157,15 @@ struct MathParams {
   int64_t n;
 };
 
-// n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices.
+// n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices. The shift of the
+// moments, which take every sweep after steps_done recorded ones, is a state of spins.
 struct IsingParams {
   Place place;
   SpinFields spins;
   bool no_field, heat_bath;
   NoiseSource noise;
-  int64_t n_steps;
+  int64_t n_steps, steps_done;
+  Moments moments;
 };
 
 // n_steps cluster moves of the Ising model in place, of one cluster each (Wolff) or of all

@@ -128,6 +128,8 @@ def ising(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    moments: Moments | None,
+    steps_done: int,
     n_threads: int,
 ) -> None: ...
 def clusters(

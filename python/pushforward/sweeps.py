@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pushforward import lattice
-from pushforward._ops.lattice import Phi4Move, phi4_chunk
+from pushforward._ops.lattice import Phi4Move, ising_chunk, phi4_chunk
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
 from pushforward.mcmc.base import mean_of
 from pushforward.targets import Target
@@ -135,7 +135,14 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
     """Return the native run of ``kernel`` on a lattice, or None where there is none."""
     if isinstance(target, lattice.Phi4):
         return _phi4_sweeps(kernel, target)
-    return Sweeps(kernel.sweep, adds_up=False) if isinstance(kernel, LatticeKernel) else None
+    if not isinstance(kernel, LatticeKernel):
+        return None
+    heat_bath = isinstance(kernel.moves, lattice.HeatBath)
+    if isinstance(target, lattice.Ising) and (
+        heat_bath or isinstance(kernel.moves, lattice.Metropolis)
+    ):
+        return _ising(target, heat_bath=heat_bath)
+    return Sweeps(kernel.sweep, adds_up=False)
 
 
 def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
@@ -148,6 +155,26 @@ def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
     if isinstance(kernel, HMC) and kernel.is_plain and kernel.step_size is not None:
         return _phi4("hmc", kernel.step_size, target, n_leapfrog=kernel.n_leapfrog)
     return None
+
+
+def _ising(target: lattice.Ising, *, heat_bath: bool) -> Sweeps:
+    def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
+        placed = target.placed(state.x)
+        ising_chunk(
+            state.x,
+            temperature=placed["temperature"],
+            field=placed["field"],
+            no_field=not target.in_field,
+            heat_bath=heat_bath,
+            seed=state.seed,
+            first_step=first_step,
+            n_steps=n_steps,
+            chain_offset=state.chain_offset,
+            moments=state.moments,
+            steps_done=steps_done,
+        )
+
+    return Sweeps(take, adds_up=True)
 
 
 def _is_one(beta: Tensor | float) -> bool:

@@ -22,9 +22,10 @@ SANITIZED = [
     ("accept", 80),
     ("lattice_ising", 134),
     ("lattice_phi4", 58),
-    pytest.param("mcmc nuts", 240, marks=pytest.mark.soak),
+    ("lattice_sums", 65),
+    pytest.param("mcmc mcmc_failures nuts", 285, marks=pytest.mark.soak),
 ]
-EVERY_KERNEL = [("mcmc nuts", 240)]
+EVERY_KERNEL = [("mcmc mcmc_failures nuts", 285)]
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +65,8 @@ def test_suites_of_many_steps(module_with_every_kernel, names, least):
 def test_lattices_in_global_memory(module, seed):
     files = [f"tests/test_lattice_{name}.py" for name in ("ising", "phi4")]
     assert count_passed(module, [*files, "-k", "too_large"], seed, PF_EMULATOR_SHARED="4096") == 9
+    sums = ["tests/test_lattice_sums.py", "-k", "spins"]
+    assert count_passed(module, sums, seed, PF_EMULATOR_SHARED="16") >= 40
 
 
 def test_launches_that_fail(module):

@@ -79,6 +79,43 @@ def ising_sweeps(
     op(x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
 
 
+def ising_chunk(
+    x: Tensor,
+    *,
+    temperature: Tensor,
+    field: Tensor,
+    no_field: bool,
+    heat_bath: bool,
+    seed: int,
+    first_step: int,
+    n_steps: int,
+    chain_offset: int,
+    moments: Moments | None,
+    steps_done: int,
+) -> None:
+    """Take ``n_steps`` sweeps as :func:`ising_sweeps` does, and add them up.
+
+    Args:
+        x: spins.
+        temperature: of each lattice.
+        field: likewise.
+        no_field: whether every field is zero.
+        heat_bath: whether spins are drawn anew, rather than turned over.
+        seed: ``0 <= seed < 2**63``.
+        first_step: index of the first sweep.
+        n_steps: number of sweeps.
+        chain_offset: global index of the first lattice.
+        moments: streaming sums, added to, whose shift is a state; None while nothing is recorded.
+        steps_done: sweeps recorded before this call.
+
+    """
+    _native.ising(
+        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
+        moments, steps_done, threads(),
+    )  # fmt: skip
+    changed(x)
+
+
 def ising_clusters(
     x: Tensor,
     *,
@@ -255,8 +292,8 @@ def _ising_sweeps(
 ) -> None:
     check_device(x.device, "x")
     _native.ising(
-        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        threads(),
+        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset, None,
+        0, threads(),
     )  # fmt: skip
     changed(x)
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streaming sums that runs on lattices add up themselves, against those of their states."""
+
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward import _ops
+from pushforward._ops.arguments import BatchMoments
+from pushforward._ops.lattice import ising_chunk, ising_sweeps, phi4_chunk, phi4_run
+
+DONE = 3  # steps recorded before
+RUN = {"seed": 5, "chain_offset": 2}
+
+
+def begun(x, shift, batch):
+    """Sums that are not zero, as in the middle of a run."""
+    sums = [pf.random.normal(len(x), x[0].numel(), seed=s).double().round() for s in range(4)]
+    return BatchMoments(shift, *(s.reshape(x.shape).to(x.device) for s in sums), batch)
+
+
+def expected_sums(before, states, batch):
+    shift, total, squares, at_batch, batch_squares = (t.double() for t in before[:5])
+    for k, state in enumerate(states):
+        off = state.double() - shift
+        total, squares = total + off, squares + off * off
+        if (DONE + k + 1) % batch == 0:
+            batch_squares, at_batch = batch_squares + (total - at_batch) ** 2, total
+    return total, squares, at_batch, batch_squares
+
+
+def agree(found, expected):
+    return all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found[1:5], expected, strict=True))
+
+
+def spins(n, shape, dtype, seed):
+    up = pf.random.uniform(n, torch.Size(shape).numel(), seed=seed) < 0.5
+    return torch.where(up, 1, -1).reshape(n, *shape).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heat_bath", [False, True])
+@pytest.mark.parametrize(
+    ("n", "shape", "n_steps", "batch"),
+    [
+        (35, (4, 6), 12, 5),
+        (2, (16, 20), 12, 5),
+        (2, (16, 16), 300, 290),  # more than a byte counts
+        (1, (64, 64), 9, 4),
+        (3, (4, 4, 2), 12, 1),
+        (2, (8, 4, 8), 12, 100),
+        (3, (2, 2), 600, 1000),
+    ],
+)
+def test_sums_of_spins_are_those_of_their_states(n, shape, n_steps, batch, heat_bath, dtype):
+    x = spins(n, shape, dtype, 1)
+    law = pf.lattice.Ising(shape, temperature=2.5)
+    call = {**law.placed(x), "no_field": True, "heat_bath": heat_bath, **RUN}
+    states, at = [], x.clone()
+    for k in range(n_steps):
+        ising_sweeps(at, first_step=7 + k, n_steps=1, **call)
+        states.append(at.clone())
+    moments = begun(x, spins(n, shape, dtype, 2), batch)
+    expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, batch)
+    cut = n_steps // 3
+    for first, steps in ((0, cut), (cut, n_steps - cut)):
+        ising_chunk(
+            x, first_step=7 + first, n_steps=steps, moments=moments, steps_done=DONE + first, **call
+        )
+    assert torch.equal(x, at)
+    assert agree(moments, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("move", ["langevin", "mala", "hmc", "metropolis"])
+@pytest.mark.parametrize(("n", "shape"), [(3, (7,)), (2, (4, 18)), (1, (4, 6, 2))])
+def test_sums_of_fields_are_those_of_their_states(n, shape, move, dtype):
+    if move == "metropolis" and shape == (7,):
+        shape = (8,)
+    x = pf.random.normal(n, torch.Size(shape).numel(), seed=1, dtype=dtype).reshape(n, *shape)
+    law = pf.lattice.Phi4(shape, kappa=0.2, lam=0.1)
+    run = {"parameters": law.native_parameters(x), "step_size": 0.05, "n_leapfrog": 2, **RUN}
+    states, at = [], x.clone()
+    for k in range(11):
+        phi4_run(move, at, first_step=7 + k, n_steps=1, **run)
+        states.append(at.clone())
+    moments = begun(x, x.clone(), 4)
+    expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, 4)
+    counts = _ops.Counts.zeros(n)
+    for first, steps in ((0, 5), (5, 6)):
+        phi4_chunk(
+            move, x, first_step=7 + first, n_steps=steps, counts=counts, moments=moments,
+            steps_done=DONE + first, **run,
+        )  # fmt: skip
+    assert torch.equal(x, at)
+    assert agree(moments, expected)
+    assert (counts.accepted > 0).all() == (move != "langevin")
+
+
+def test_bad_sums_are_named():
+    x = spins(2, (4, 4), torch.int8, 1)
+    law = pf.lattice.Ising((4, 4), temperature=2.5)
+    call = {**law.placed(x), "no_field": True, "heat_bath": False, "first_step": 0, "n_steps": 2}
+    good = begun(x, x.clone(), 4)
+    bad = {
+        "shift": good._replace(shift=x.float()),
+        "sum": good._replace(sum=good.sum.float()),
+        "batch": good._replace(batch=0),
+        "sum_of_squares": good._replace(sum_of_squares=good.sum_of_squares[:1]),
+    }
+    for name, moments in bad.items():
+        with pytest.raises((TypeError, ValueError), match=f"^{name}"):
+            ising_chunk(x, moments=moments, steps_done=0, **call, **RUN)
+    with pytest.raises(ValueError, match="overlap"):
+        ising_chunk(x, moments=good._replace(shift=x), steps_done=0, **call, **RUN)
+    with pytest.raises(ValueError, match="n_steps"):
+        ising_chunk(x, moments=good, steps_done=2**63 - 1, **call, **RUN)
