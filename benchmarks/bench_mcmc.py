@@ -129,11 +129,16 @@ def hmc(quick: bool) -> Case:
     )
 
 
-def statistics(kernel: Any, quick: bool) -> Case:
+def statistics(kernel: Any, quick: bool, *, in_many: bool = False) -> Case:
     """What streaming statistics cost: mean, variance, R-hat, ESS and their errors."""
-    law = modes()
-    n_chains, steps = (10_000, 50) if quick else (100_000, 500)
-    target = pf.targets.GaussianMixture(law.means, scales=law.stds)
+    if in_many:  # the cheapest target there is
+        where, n_chains, steps = "a Gaussian in 100-D", *((100, 50) if quick else (1000, 1000))
+        law: Any = gates.ScaledLaw(torch.linspace(0.5, 2, 100, dtype=torch.float64))
+        target: Any = pf.targets.Gaussian(torch.zeros(100), scale=law.scale)
+    else:
+        where, n_chains, steps = "8 Gaussians in 2-D", *((10_000, 50) if quick else (100_000, 500))
+        law = modes()
+        target = pf.targets.GaussianMixture(law.means, scales=law.stds)
     start, seeds = law.start(n_chains), itertools.count()
 
     def contender(store: Any, **more: Any) -> Contender:
@@ -145,11 +150,10 @@ def statistics(kernel: Any, quick: bool) -> Case:
         return Contender(f"store={store!r}", call, n_chains * steps, gated(law.check), **more)
 
     return Case(
-        claim=f"{type(kernel).__name__} with streaming statistics, 8 Gaussians in 2-D, "
-        f"{n_chains:,} chains",
+        claim=f"{type(kernel).__name__} with streaming statistics, {where}, {n_chains:,} chains",
         unit="chain-steps",
         contenders=[contender("stats", role="ours"), contender("last", bar=STATISTICS_BAR)],
-        note="Statistics may make a run 15 percent slower at most.",
+        note=f"Statistics may make a run 15 percent slower at most. A run of {steps:,} steps.",
     )
 
 
@@ -162,6 +166,10 @@ def cases(quick: bool) -> dict[str, Callable[[], Case]]:
         "statistics of random walk": partial(statistics, pf.RandomWalk(SCALE), quick),
         "statistics of mala": partial(statistics, pf.MALA(STEP_SIZE), quick),
         "statistics of langevin": partial(statistics, pf.Langevin(1e-4), quick),
+        "statistics of mala in many": partial(statistics, pf.MALA(0.05), quick, in_many=True),
+        "statistics of hmc in many": partial(
+            statistics, pf.HMC(HMC_STEP, LEAPFROG), quick, in_many=True
+        ),
     }
 
 

@@ -158,14 +158,14 @@ class FieldLattice {
     }
   }
 
-  // visit(site, x) for all sites as they lie in memory.
+  // visit(site, place in the array) for all sites as they lie in memory.
   template <class Visit>
   void for_each_site(Field<T> f, const Visit& visit) const {
     NoEntries<T> silence;
     over_rows(0, silence, 0.5, [&](int64_t begin, int64_t end, NoEntries<T>&) {
       for (int64_t r = begin; r < end; ++r) {
         const T* row = f.first + r * stride_;
-        for (int64_t i = 0; i < length_; ++i) visit(r * length_ + i, row[i]);
+        for (int64_t i = 0; i < length_; ++i) visit(r * length_ + i, row + i);
       }
     });
   }

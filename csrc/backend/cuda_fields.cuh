@@ -117,10 +117,10 @@ class FieldLattice {
     for (int64_t i = thread_in_block(); i < sites(); i += block_size()) x[i] = f.first[i];
   }
 
-  // visit(site, x) for all sites; a thread comes to the same ones every time.
+  // visit(site, place in the array) for all sites; a thread comes to the same ones every time.
   template <class Visit>
   PF_HD void for_each_site(Field<T> f, const Visit& visit) const {
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) visit(i, f.first[i]);
+    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) visit(i, f.first + i);
     sync_block();
   }
 

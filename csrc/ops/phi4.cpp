@@ -41,6 +41,7 @@ class Phi4Chain {
     lattice_.load(at_, x);
     for (int64_t k = 0; k < p_.n_steps; ++k) {
       const uint64_t step = p_.first_step + static_cast<uint64_t>(k);
+      const Array before = at_;
       bool counts = true;  // in the statistics
       switch (p_.move) {
         case Phi4Move::kLangevin: counts = langevin(step); break;
@@ -48,7 +49,7 @@ class Phi4Chain {
         case Phi4Move::kHmc: hmc(step); break;
         default: metropolis(step); break;
       }
-      if (p_.moments.sum != nullptr) record(k, counts);
+      if (p_.moments.sum != nullptr) record(k, before, counts);
     }
     lattice_.store(at_, x);
   }
@@ -84,25 +85,41 @@ class Phi4Chain {
     p_.tallies.accepted_squares[index_] += probability * probability;
   }
 
-  // Takes the state after step k into the streaming sums.
-  PF_HD void record(int64_t k, bool counts) const {
+  // Takes the state after step k into the streaming sums, if it counts. Where the state before it
+  // stays in an array of its own, `before`, every second state waits for the next one, so that the
+  // sums are read and written once for two.
+  PF_HD void record(int64_t k, Array before, bool counts) {
     const Moments& m = p_.moments;
+    const bool closes = m.batch > 0 && (p_.steps_done + k + 1) % m.batch == 0;
+    const bool may_wait = p_.move != Phi4Move::kMetropolis && k + 1 < p_.n_steps && !closes;
+    if (counts && !waits_ && may_wait) {
+      waits_ = true;
+      return;
+    }
     const int64_t first = index_ * lattice_.sites();
+    const T* shift = static_cast<const T*>(m.shift) + first;
     double *sum = m.sum + first, *squares = m.sum_of_squares + first;
-    if (counts) {
-      const T* shift = static_cast<const T*>(m.shift) + first;
-      lattice_.for_each_site(at_, [=](int64_t i, T x) {
-        const double off = to_wide(x) - to_wide(shift[i]);
+    if (waits_ && counts) {
+      const int64_t apart = before.first - at_.first;
+      lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
+        const double by = to_wide(shift[i]), off = to_wide(x[apart]) - by, next = to_wide(*x) - by;
+        sum[i] = sum[i] + off + next;
+        squares[i] = fma(next, next, fma(off, off, squares[i]));
+      });
+    } else if (waits_ || counts) {
+      lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
+        const double off = to_wide(*x) - to_wide(shift[i]);
         sum[i] += off;
         squares[i] = fma(off, off, squares[i]);
       });
     }
-    if (m.batch == 0 || (p_.steps_done + k + 1) % m.batch != 0) return;
-    double *before = m.sum_at_batch + first, *batch_squares = m.batch_squares + first;
-    lattice_.for_each_site(at_, [=](int64_t i, T) {
-      const double grown = sum[i] - before[i];
+    waits_ = false;
+    if (!closes) return;
+    double *at_batch = m.sum_at_batch + first, *batch_squares = m.batch_squares + first;
+    lattice_.for_each_site(at_, [=](int64_t i, const T*) {
+      const double grown = sum[i] - at_batch[i];
       batch_squares[i] += grown * grown;
-      before[i] = sum[i];
+      at_batch[i] = sum[i];
     });
   }
 
@@ -225,6 +242,7 @@ class Phi4Chain {
   typename Lattice::template Source<Uniform> moves_, words_;
   NoEntries<T> silence_;
   Array at_, next_;
+  bool waits_ = false;  // the last state, for the streaming sums
 };
 
 template <class T, int kDims>
