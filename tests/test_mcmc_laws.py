@@ -132,6 +132,23 @@ def test_an_ignored_asymmetry_fails_and_the_right_one_does_not():
     assert p_after(Multiply(right=False)) < P_LIMIT
 
 
+@pytest.mark.parametrize("is_right", [True, False])
+def test_independence_needs_the_density_of_its_proposal(is_right):
+    law = ZOO["gaussian-plane"]
+    wide = torch.distributions.MultivariateNormal(torch.ones(2), 2.0 * torch.eye(2))
+
+    class Proposal:
+        def sample(self, n):
+            return wide.sample((n,))
+
+        def log_prob(self, x):
+            value = wide.log_prob(x)
+            return value if is_right else 0.3 * value
+
+    chains = after(law, pf.Independence(Proposal()), n_steps=25)
+    assert (p_value(law, chains.x) > P_LIMIT) == is_right
+
+
 def test_the_log_normal_proposal_natively():
     # A native target cut to the positive numbers: steps stay positive, the law is the half normal.
     law = pf.targets.Gaussian(torch.zeros(1), scale=torch.ones(1))
@@ -197,7 +214,14 @@ def test_annealing_follows_the_exact_variance():
     v = 0.0
     for beta in betas.tolist():
         v = (1 - h) ** 2 * v + 2 * h / beta
-    assert abs(runs[0].double().square().mean().item() / v - 1) / math.sqrt(2 / n) < 5.5
+
+    def z(x):
+        return abs(x.double().square().mean().item() / v - 1) / math.sqrt(2 / n)
+
+    assert z(runs[0]) < 5.5
+    late = torch.cat((betas[:1], betas[:-1]))  # each temperature a step too late
+    wrong = pf.AnnealedLangevin(h, late)
+    assert z(pf.sample(law, wrong, torch.zeros(n, 1), n_steps=25, store="last", seed=2).x) > 5.5
     assert torch.equal(runs[0], runs[1])
     assert all(torch.allclose(runs[0], r, atol=1e-5) for r in runs[2:])
     later = pf.sample(law, kernels[0], runs[0], n_steps=3, first_step=25, store="last", seed=2).x
