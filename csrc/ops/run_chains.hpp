@@ -119,8 +119,9 @@ class TileMoments {
 
  private:
   // States that wait at most: of many coordinates fewer, so that they stay in the nearest cache.
+  static constexpr int64_t kMostWaiting = 8;
   static PF_HD int64_t n_waiting(D dim) {
-    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : 8 / dim;
+    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : kMostWaiting / dim;
   }
   // Whether the sums of batches are in scratch too.
   static PF_HD bool has_batches(D) { return !Tile::kScratchIsScarce; }
@@ -131,10 +132,12 @@ class TileMoments {
   }
   PF_HD void add_waiting() {
     if (n_waiting(dim_) == 0) return;
+    const int64_t n_waits =
+        n_waits_ < kMostWaiting ? n_waits_ : kMostWaiting;  // which GCC must see
     dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
       Wide sum = sum_[i], squares = squares_[i];
       const Wide shift = to_wide(shift_[i]);
-      for (int64_t n = 0; n < n_waits_; ++n) {
+      for (int64_t n = 0; n < n_waits; ++n) {
         const Wide off = to_wide(waiting_[n * dim_ + i]) - shift;
         sum = sum + off;
         squares = fma(off, off, squares);

@@ -39,10 +39,19 @@ def everything(device):
             how = {"n_steps": 4, "thin": 2, "seed": 3, "progress": False}
             chains = pf.sample(law, pf.Langevin(0.01), start, **how)
             out += [chains.draws, chains.log_density, chains.mean, chains.var, chains.n_nonfinite]
+        counts = pf.ops.Counts.zeros(45, device)
+        value, proposed_value = (
+            pf.random.normal(45, 1, seed=s, dtype=dtype, device=device)[:, 0] for s in (5, 6)
+        )
+        moved = pf.ops.accept_(x.clone(), -x, value, proposed_value, seed=7, step=2, counts=counts)
+        out += [moved, value, *counts.tensors()]
         bad = torch.zeros(45, dtype=torch.int64, device=device)
         proposed = x.clone()
         proposed[::7, 5] = torch.nan
         out += [pf.ops.commit_(x.clone(), proposed, bad), bad]
+    for dtype in (torch.bfloat16, torch.float16):
+        x = pf.random.normal(45, 67, seed=1, start=3, dtype=dtype, device=device)
+        out += [x.float(), pf.ops.diffuse(x, mean_scale=0.5, std=0.3, seed=2).float()]
     return out
 
 
@@ -73,9 +82,16 @@ def lattices(device, clusters):
             move.advance(x, law, **steps)
             out.append(x)
         field = pf.lattice.Phi4(shape, kappa=0.125, lam=0.25)
-        for kernel in (pf.Langevin(0.01), pf.MALA(0.01), pf.HMC(0.05, n_leapfrog=2)):
+        for kernel in (
+            pf.Langevin(0.01), pf.MALA(0.01), pf.HMC(0.05, 2, metric="unit", jitter=0.0),
+            pf.lattice.Metropolis(width=0.5),
+        ):  # fmt: skip
             x = pf.random.normal(3, law.n_sites, seed=6).reshape(3, *shape).to(device)
-            out.append(pf.sample(field, kernel, x, n_steps=2, seed=7, progress=False).draws)
+            chains = pf.sample(field, kernel, x, n_steps=5, seed=7, progress=False)
+            out += [chains.draws, chains.mean, chains.var]
+        x = torch.ones(3, *shape, dtype=torch.int8, device=device)
+        chains = pf.sample(law, moves[0], x, n_steps=5, store="stats", seed=8, progress=False)
+        out += [chains.x, chains.mean, chains.var]
     return out
 
 

@@ -59,6 +59,10 @@ def test_the_ops_wait_for_nothing(device):
     x = on(device, state(500, (4,), torch.float32, 1))
     h, bad = torch.full((500,), 0.01, device=device), torch.zeros(500, dtype=torch.int64)
     bad, out, law = bad.to(device), torch.empty_like(x), ZOO["double-well"]
+    counts, value = pf.ops.Counts.zeros(500, device), torch.zeros(500, device=device)
+    field, spins = torch.zeros(2, 4, 6, device=device), torch.ones(2, 4, 6, device=device)
+    phi4 = pf.lattice.Phi4((4, 6), kappa=0.2, lam=0.1)
+    ising = pf.lattice.Ising((4, 6), temperature=2.0)
 
     def loop(steps):
         for k in range(steps):
@@ -72,6 +76,13 @@ def test_the_ops_wait_for_nothing(device):
             pf.ops.langevin_run_(x, law, step_size=0.01, n_steps=3, seed=k)
             pf.ops.log_density_and_score(x, law)
             pf.random.normal(500, 4, seed=k, out=out)
+            pf.ops.accept_(x, out, value, value.clone(), seed=0, step=k, counts=counts)
+            pf.ops.markov_run_(x, law, "mala", step_size=0.01, n_steps=2, seed=k)
+            for moves, law_of, at in (
+                (pf.lattice.Metropolis(width=1.0), phi4, field),
+                (pf.lattice.HeatBath(), ising, spins),
+            ):
+                moves.advance(at, law_of, seed=0, first_step=k, n_steps=2, chain_offset=0)
 
     loop(1)  # the law's parameters travel once
     if device == "cuda":
