@@ -60,6 +60,13 @@ class Plain:
         return -(x - self.mu).square().sum(1)
 
 
+class Slotted:
+    __slots__ = ("mu", "unused")
+
+    def __init__(self, mu):
+        self.mu = mu
+
+
 class Net(torch.nn.Module):
     def __init__(self, seed=0, power=2):
         super().__init__()
@@ -108,6 +115,8 @@ VARIANTS = {
     "method": Plain(1.0).log_density,
     "method-other": Plain(2.0).log_density,
     "plain": Plain(1.0),
+    "slotted": Slotted(1.0),
+    "slotted-other": Slotted(2.0),
     "plain-array": Plain(np.arange(2.0)),
     "plain-array-value": Plain(np.arange(2.0) + 1),
     "module": Net(),

@@ -72,7 +72,7 @@ class SpinStrings {
         halo_(aligned(reach_ + 1 + kAlign)),
         n_masks_(n_masks),
         memory_(static_cast<uint64_t*>(memory)),
-        counts_(memory_ + words(), 4 * stride_) {}
+        counts_(memory_ == nullptr ? nullptr : memory_ + words(), 4 * stride_) {}
   int64_t bytes(bool counts) const {
     return 8 * words() + (counts ? BitCounts::bytes(4 * stride_) : 0);
   }

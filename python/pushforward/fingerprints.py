@@ -156,9 +156,17 @@ def _describe_object(obj: Any, within: _Within) -> Any:
 def _attributes(obj: Any) -> dict[str, Any]:
     """The attributes of an object, without those that were computed from the others when asked."""
     held = getattr(obj, "__dict__", None)
+    held = {**held} if isinstance(held, dict) else {}
+    for base in type(obj).__mro__:
+        if _package(base) in _LIBRARIES:  # a path's slots, say, are filled as it is used
+            continue
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            with contextlib.suppress(AttributeError):  # one that was not assigned
+                held.setdefault(name, getattr(obj, name))
     return {
         name: value
-        for name, value in sorted(held.items() if isinstance(held, dict) else ())
+        for name, value in sorted(held.items())
         if not isinstance(inspect.getattr_static(type(obj), name, None), _COMPUTED)
         and not name.startswith("_cache")
         and not (name == "_inv" and isinstance(obj, Transform) and not _is_inverse(obj))
