@@ -122,3 +122,42 @@ def test_strided_and_mixed_arrays():
     )
     with pytest.raises(ValueError, match=r"contiguous"):
         pf.ops.langevin_(x[:, ::2], -t[:, ::2], **STEP)
+
+
+def test_arrays_beside_a_tensor():
+    x, t = pair()
+    h = np.linspace(0.1, 0.5, 5, dtype=np.float32)
+    got = pf.ops.langevin(t, -x, step_size=h, seed=3, step=2)
+    assert type(got) is torch.Tensor
+    assert torch.equal(got, pf.ops.langevin(t, -t, step_size=torch.from_numpy(h), seed=3, step=2))
+    out = np.empty_like(x)
+    assert pf.ops.langevin(t, -t, out=out, **STEP) is out
+    assert np.array_equal(out, pf.ops.langevin(t, -t, **STEP).numpy())
+    with pytest.raises(TypeError, match=r"^score: expected"):
+        pf.ops.langevin(t, [1.0], **STEP)
+
+
+@pytest.mark.parametrize("to", [torch.as_tensor, np.asarray])
+def test_moments_may_be_arrays(to):
+    x, t = pair()
+    sums, expected = [np.zeros((5, 3)) for _ in "ab"], [torch.zeros(5, 3).double() for _ in "ab"]
+    bad = np.zeros(5, dtype=np.int64)
+    pf.ops.commit_(to(x), to(x + 1), to(bad), (to(x.copy()), *sums))
+    pf.ops.commit_(t, t + 1, torch.from_numpy(bad), (t.clone(), *expected))
+    assert sums[0].sum() > 0
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(sums, expected, strict=True))
+    sums[0].flags.writeable = False
+    with pytest.raises(ValueError, match="moments: expected an array that can be written to"):
+        pf.ops.commit_(to(x), to(x + 1), to(bad), (to(x.copy()), *sums))
+
+
+@pytest.mark.parametrize("draw", [pf.random.normal, pf.random.uniform])
+def test_noise_into_an_array(draw):
+    out = np.empty((4, 7))
+    assert draw(4, 7, seed=1, out=out) is out
+    assert np.array_equal(out, draw(4, 7, seed=1, dtype=torch.float64).numpy())
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="out: expected an array that can be written to"):
+        draw(4, 7, seed=1, out=out)
+    with pytest.raises(ValueError, match="out: expected shape"):
+        draw(4, 8, seed=1, out=np.empty((4, 7)))

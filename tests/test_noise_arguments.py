@@ -40,7 +40,8 @@ def test_out_decides_the_type():
         (torch.empty(2, 3, dtype=torch.int64), TypeError),
         (torch.empty(2, 3, dtype=torch.complex64), TypeError),
         (torch.empty(2, 3, requires_grad=True), ValueError),
-        (np.empty((2, 3)), TypeError),
+        (np.empty((2, 3), np.int32), TypeError),
+        ([[0.0] * 3] * 2, TypeError),
     ],
 )
 def test_bad_out_is_refused(out, error):

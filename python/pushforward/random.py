@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, _reference
+from pushforward._ops.arrays import is_array, tensor_of
 
 __all__ = ["CONTRACT_VERSION", "PURPOSES", "fold_in", "normal", "resolve_seed", "uniform"]
 
@@ -123,10 +124,11 @@ def normal(
         chain_offset: global index of the first chain.
         dtype: ``torch.float32`` or ``torch.float64``; the two precisions are different numbers.
         device: where the result lives.
-        out: a contiguous ``(n_chains, n)`` tensor to write into; its type and device then count.
+        out: a contiguous ``(n_chains, n)`` tensor, or an array of another library, to write into;
+            its type and device then count.
 
     Returns:
-        A ``(n_chains, n)`` tensor.
+        A ``(n_chains, n)`` tensor, or ``out``.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -141,10 +143,11 @@ def normal(
     """
     seed = resolve_seed(seed)
     code = _purpose_code(purpose)
-    out = _output(n_chains, n, dtype, device, out)
-    return _ops.fill_(
-        out, uniform=False, seed=seed, purpose=code, chain_offset=chain_offset, start=start
+    numbers = _output(n_chains, n, dtype, device, out)
+    _ops.fill_(
+        numbers, uniform=False, seed=seed, purpose=code, chain_offset=chain_offset, start=start
     )
+    return numbers if out is None else out
 
 
 def uniform(
@@ -173,10 +176,11 @@ def uniform(
     """
     seed = resolve_seed(seed)
     code = _purpose_code(purpose)
-    out = _output(n_chains, n, dtype, device, out)
-    return _ops.fill_(
-        out, uniform=True, seed=seed, purpose=code, chain_offset=chain_offset, start=start
+    numbers = _output(n_chains, n, dtype, device, out)
+    _ops.fill_(
+        numbers, uniform=True, seed=seed, purpose=code, chain_offset=chain_offset, start=start
     )
+    return numbers if out is None else out
 
 
 def _purpose_code(purpose: str) -> int:
@@ -195,6 +199,8 @@ def _output(
         raise TypeError(f"device: expected a torch.device, got {type(device).__name__}")
     if out is None:
         return _ops.empty(shape, dtype=dtype, device=torch.device(device))
+    if is_array(out):
+        out = tensor_of(out, "out", written=True)
     if not isinstance(out, Tensor):
         raise TypeError(f"out: expected a torch.Tensor, got {type(out).__name__}")
     if tuple(out.shape) != shape:

@@ -71,7 +71,7 @@ def _returned(result: Any, namespace: Any) -> Any:
 
 
 def takes_arrays(op: Op, *written: str) -> Op:
-    """Let an op take arrays for tensors, and return what the first of them is.
+    """Let an op take arrays for tensors, and return what its first argument is.
 
     The array's memory is shared both ways. An op in place returns the array that it was given;
     ``written`` names the other arguments that it changes.
@@ -79,16 +79,30 @@ def takes_arrays(op: Op, *written: str) -> Op:
     in_place = op.__name__.endswith("_")
     signature = inspect.signature(op)
 
-    @functools.wraps(op)
-    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(x) is Tensor or not is_array(x):
-            return op(x, *args, **kwargs)
+    def with_tensors(x: Any, args: Any, kwargs: Any) -> Any:
         call = signature.bind(x, *args, **kwargs)
         for name, value in call.arguments.items():
             if is_array(value):
                 changes = name in ("out", *written) or (in_place and value is x)
                 call.arguments[name] = tensor_of(value, name, written=changes)
-        result = op(*call.args, **call.kwargs)
+            elif name == "moments" and isinstance(value, tuple):
+                call.arguments[name] = tuple(
+                    tensor_of(v, name, written=i > 0) if is_array(v) else v
+                    for i, v in enumerate(value)
+                )
+        return op(*call.args, **call.kwargs)
+
+    @functools.wraps(op)
+    def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(x) is Tensor or not is_array(x):
+            try:
+                return op(x, *args, **kwargs)
+            except TypeError:  # before anything was written
+                if not any(_holds_array(value) for value in (*args, *kwargs.values())):
+                    raise
+            result = with_tensors(x, args, kwargs)
+            return kwargs["out"] if is_array(kwargs.get("out")) else result
+        result = with_tensors(x, args, kwargs)
         if in_place:
             return x
         return (
@@ -98,3 +112,7 @@ def takes_arrays(op: Op, *written: str) -> Op:
         )
 
     return wrapper  # type: ignore[return-value]
+
+
+def _holds_array(value: Any) -> bool:
+    return is_array(value) or (isinstance(value, tuple) and any(is_array(v) for v in value))
