@@ -130,6 +130,8 @@ def test_arrays_beside_a_tensor():
     got = pf.ops.langevin(t, -x, step_size=h, seed=3, step=2)
     assert type(got) is torch.Tensor
     assert torch.equal(got, pf.ops.langevin(t, -t, step_size=torch.from_numpy(h), seed=3, step=2))
+    assert pf.ops.langevin(t.requires_grad_(), -x, **STEP).requires_grad
+    t = t.detach()
     out = np.empty_like(x)
     assert pf.ops.langevin(t, -t, out=out, **STEP) is out
     assert np.array_equal(out, pf.ops.langevin(t, -t, **STEP).numpy())

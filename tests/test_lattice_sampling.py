@@ -95,6 +95,7 @@ def test_a_warm_up_finds_the_width_of_site_moves(width, tmp_path):
     resumed = pf.sample(PHI4, kernel, start(PHI4, 3), **kept, **call)
     assert torch.equal(whole.draws, resumed.draws)
     assert torch.equal(whole.accept_rate, resumed.accept_rate)
+    assert type(resumed.kernel.width) is float
     assert whole.kernel.width == resumed.kernel.width
     with pytest.raises(ValueError, match="width: expected the width of a site's moves"):
         pf.sample(PHI4, pf.lattice.Metropolis(), start(PHI4, 3), n_steps=1)

@@ -97,6 +97,23 @@ def test_sums_of_fields_are_those_of_their_states(n, shape, move, dtype):
     assert (counts.accepted > 0).all() == (move != "langevin")
 
 
+def test_steps_that_are_refused_while_a_state_waits():
+    # Lattices that leave the finite numbers at some step and stay where they were.
+    x = 3 * pf.random.normal(24, 16, seed=1).reshape(24, 4, 4)
+    law = pf.lattice.Phi4((4, 4), kappa=0.2, lam=0.1)
+    run = {"parameters": law.native_parameters(x), "step_size": 0.09, **RUN}
+    moments, each = begun(x, x.clone(), 5), begun(x, x.clone(), 5)
+    at, counts, counts_of_each = x.clone(), _ops.Counts.zeros(24), _ops.Counts.zeros(24)
+    for k in range(23):
+        phi4_chunk("langevin", at, first_step=k, n_steps=1, counts=counts_of_each, moments=each,
+                   steps_done=DONE + k, **run)  # fmt: skip
+    phi4_chunk("langevin", x, first_step=0, n_steps=23, counts=counts, moments=moments,
+               steps_done=DONE, **run)  # fmt: skip
+    assert torch.equal(counts.n_nonfinite, counts_of_each.n_nonfinite)
+    assert len(counts.n_nonfinite.unique()) >= 4
+    assert all(torch.equal(a, b) for a, b in zip(moments[:5], each[:5], strict=True))
+
+
 def test_bad_sums_are_named():
     x = spins(2, (4, 4), torch.int8, 1)
     law = pf.lattice.Ising((4, 4), temperature=2.5)

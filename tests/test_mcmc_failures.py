@@ -89,6 +89,17 @@ def test_constant_nan_finishes_and_is_counted(kernel):
         assert (chains.accept_rate == 0).all()
 
 
+@pytest.mark.parametrize(
+    "kernel", [k for k in ADJUSTED + UNADJUSTED if name_of(k) != "Independence"], ids=name_of
+)
+def test_states_of_any_shape_start(kernel):
+    law = pf.targets.Gaussian(torch.zeros(1), scale=torch.ones(1))
+    flat, column = (
+        pf.sample(law, kernel, x, n_steps=5, seed=1).x for x in (torch.zeros(7), torch.zeros(7, 1))
+    )
+    assert torch.equal(flat, column[:, 0])
+
+
 @may_warn
 @all_kernels
 def test_one_bad_chain_poisons_no_other(target, kernel):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of runs: killed at any moment and resumed, a run returns the same bits."""
 
+import fcntl
 import os
 import random
 import signal
@@ -200,6 +201,11 @@ def test_corrupt_and_unwritable_checkpoints(tmp_path):
     path = tmp_path / "run.safetensors"
     call = {"n_steps": 10, "seed": 1, "checkpoint": path}
     pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    with path.with_name(f".{path.name}.part").open("wb") as part:
+        fcntl.flock(part, fcntl.LOCK_EX)  # as if somebody wrote it
+        assert pf.sample(LAW, pf.MALA(0.3), start(), **call).n_steps == 10  # has ended long ago
+        with pytest.raises(BlockingIOError):
+            pf.sample(LAW, pf.MALA(0.3), start(), **{**call, "n_steps": 11})
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import enum
 import functools
 import hashlib
 import inspect
+import json
 import sys
 import types
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, MutableMapping, MutableSequence, MutableSet, Set
 from typing import Any
 
 import numpy as np
@@ -26,29 +28,18 @@ from pushforward.targets import NativeTarget
 __all__ = ["fingerprint", "tensor_bytes"]
 
 _COMPUTED = (lazy_property, functools.cached_property)
-_DEPTH = 12  # how far into objects that hold objects to look
-_OF_A_CLASS = (bool, int, float, complex, str, bytes, tuple, Tensor, np.ndarray, np.generic)
+_DEPTH = 60  # how far into objects that hold objects to look
+_LONG = 100  # entries of a list of which a digest says enough
 _INTERNAL = {*vars(nn.Module()), "_compiled_call_impl"}  # attributes of every module
-_LIBRARIES = {"pushforward", "torch", "numpy", "scipy"} | sys.stdlib_module_names
-_OF_THE_PROCESS = {"asyncio", "concurrent", "logging", "multiprocessing", "threading", "weakref"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Within:
-    """What is being described: the objects that hold the present one, and all code so far."""
-
-    path: tuple[int, ...] = ()
-    code: set[int] = dataclasses.field(default_factory=set)
-
-    def inside(self, obj: Any) -> _Within:
-        """Return what a part of ``obj`` lies in."""
-        return _Within((*self.path, id(obj)), self.code)
-
-    def is_new(self, code: type | types.CodeType) -> bool:
-        """Whether some code was not described yet; from now on it was."""
-        was = id(code) in self.code
-        self.code.add(id(code))
-        return not was
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_OURS = {"pushforward", "torch"}
+_LIBRARIES = _OURS | {"numpy", "scipy"} | sys.stdlib_module_names
+_OF_THE_PROCESS = {"asyncio", "concurrent", "logging", "multiprocessing", "random", "threading"}
+_OF_THE_PROCESS |= {"numpy.random", "weakref"}
+_CALLED = {"__call__", "conditional", "energy", "forward", "log_density", "log_prob", "sample"}
+_CONTAINERS = (MutableMapping, MutableSequence, MutableSet, collections.deque)
+_CHANGES = {"[]", "add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop"}
+_CHANGES |= {"popitem", "popleft", "remove", "setdefault", "update"}
 
 
 def fingerprint(obj: Any) -> Any:
@@ -56,15 +47,15 @@ def fingerprint(obj: Any) -> Any:
 
     Floats are written in hexadecimal, tensors as shape, type and SHA-256 of their bytes, modules as
     their settings, parameters and buffers, functions as their name, a digest of their code and what
-    they take from outside, and objects as their attributes; of classes the functions count, and
-    attributes that are numbers, strings, tuples or tensors. What a function takes from outside and
-    changes, such as a list that it appends to, is taken for a record, and does not count.
+    they take from outside, and objects as their attributes and the code of their class. What a
+    function itself changes, such as a list that it appends to, and what ``log_density``,
+    ``forward`` and the like assign to attributes, is taken for a record and does not count.
 
     Of installed packages the code counts and not what it takes from outside; of the standard
-    library, NumPy, SciPy, torch and this package the names alone. A Python of another version
-    compiles a function to other code, and so to another digest. What cannot be looked into, such as
-    an object of a class written in C, is described by the name of its class. Whether a module is in
-    training mode does not count.
+    library, NumPy, SciPy, torch and this package the names alone. Their objects count by what they
+    would be pickled from. A Python of another version compiles a function to other code, and so to
+    another digest. What cannot be looked into is described by the name of its class. Whether a
+    module is in training mode does not count.
 
     Args:
         obj: anything.
@@ -80,7 +71,7 @@ def fingerprint(obj: Any) -> Any:
 'beta': '0x1.0000000000000p+0'}
 
     """
-    return _describe(obj, _Within())
+    return _Description().of(obj)
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
@@ -89,78 +80,204 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return memoryview(dense.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _describe(obj: Any, within: _Within) -> Any:
-    if isinstance(obj, np.generic):
-        obj = obj.item()
-    if obj is None or isinstance(obj, (bool, str)):
-        return obj
-    if isinstance(obj, enum.Enum):
-        return f"{_name(type(obj))}.{obj.name}"
-    if isinstance(obj, int):
-        return int(obj)
-    if isinstance(obj, float):
-        return obj.hex()
-    if isinstance(obj, complex):
-        return [obj.real.hex(), obj.imag.hex()]
-    if isinstance(obj, (bytes, bytearray)):
-        return {"bytes": hashlib.sha256(obj).hexdigest()}
-    if isinstance(obj, (torch.dtype, torch.device, torch.Size, range)):
-        return str(obj)
-    if isinstance(obj, (types.BuiltinFunctionType, types.ModuleType)):
-        return _name(obj)
-    if id(obj) in within.path or len(within.path) > _DEPTH:
-        return _name(type(obj))  # a recursive function, an object that holds its parent
-    within = within.inside(obj)
-    if isinstance(obj, Tensor):
-        return _tensor(obj)
-    if isinstance(obj, np.ndarray):
-        return _array(obj)
-    if isinstance(obj, Mapping):
-        pairs = [[_key(k), _describe(v, within)] for k, v in obj.items()]
-        return dict(sorted(pairs, key=lambda pair: pair[0]))
-    if isinstance(obj, (list, tuple)):
-        return [_describe(value, within) for value in obj]
-    if isinstance(obj, Set):
-        return sorted((_describe(value, within) for value in obj), key=repr)
-    try:
-        return _describe_object(obj, within)
-    except Exception:  # an attribute that raises when it is read must not stop a run
-        return {"class": _name(type(obj))}
+class _Description:
+    """A walk over an object, in one order everywhere; what was met before is called by number."""
+
+    def __init__(self) -> None:
+        self._met: dict[Any, tuple[int, Any]] = {}  # the objects too, so that none is made anew
+        self._depth = 0
+
+    def of(self, obj: Any) -> Any:
+        """Return the description of an object."""
+        if isinstance(obj, np.generic):
+            obj = obj.item()
+        if obj is None or isinstance(obj, (bool, str)):
+            return obj
+        if isinstance(obj, enum.Enum):
+            return [f"{_name(type(obj))}.{obj.name}", self.of(obj.value)]
+        if isinstance(obj, int):
+            return int(obj)
+        if isinstance(obj, float):
+            return obj.hex()
+        if isinstance(obj, complex):
+            return [obj.real.hex(), obj.imag.hex()]
+        if isinstance(obj, (bytes, bytearray)):
+            return {"bytes": hashlib.sha256(obj).hexdigest()}
+        if isinstance(obj, (torch.dtype, torch.device, torch.Size, range)):
+            return str(obj)
+        if isinstance(obj, types.ModuleType):
+            return _name(obj)
+        if isinstance(obj, Tensor):
+            return _tensor(obj)
+        if isinstance(obj, np.ndarray):
+            return _array(obj)
+        if isinstance(obj, tuple):
+            return _short([self.of(value) for value in obj])
+        if id(obj) in self._met:
+            return {"number": self._met[id(obj)][0]}
+        if self._depth > _DEPTH:
+            return _name(type(obj))
+        self._met[id(obj)] = len(self._met), obj
+        self._depth += 1
+        try:
+            return self._of_what_may_hold_others(obj)
+        except Exception:  # an attribute that raises when it is read must not stop a run
+            return {"class": _name(type(obj))}
+        finally:
+            self._depth -= 1
+
+    def _of_what_may_hold_others(self, obj: Any) -> Any:
+        if isinstance(obj, Mapping):
+            pairs = sorted(((_key(k), k) for k in obj), key=lambda pair: pair[0])
+            return _short({name: self.of(obj[k]) for name, k in pairs})
+        if isinstance(obj, list):
+            return _short([self.of(value) for value in obj])
+        if isinstance(obj, Set):
+            return _short(sorted((_Description().of(value) for value in obj), key=repr))
+        if isinstance(obj, type):
+            return {"type": _name(obj), **self._code_of_class(obj)}
+        if isinstance(obj, nn.Module):
+            return self._module(obj)
+        obj = _held(obj).get("_torchdynamo_orig_callable", obj)  # what torch.compile was given
+        if isinstance(obj, types.FunctionType):
+            return self._function(obj)
+        if isinstance(obj, types.BuiltinFunctionType):
+            of = obj.__self__
+            bare = of is None or isinstance(of, (types.ModuleType, type))
+            return _name(obj) if bare else {"method": _name(obj), "of": self.of(of)}
+        if isinstance(obj, types.MethodType):
+            return {"method": self.of(obj.__func__), "of": self.of(obj.__self__)}
+        if isinstance(obj, functools.partial):
+            return {"partial": self.of((obj.func, obj.args, obj.keywords))}
+        return self._object(obj)
+
+    def _object(self, obj: Any) -> Any:
+        kind = type(obj)
+        described = {"class": _name(kind), **self._code_of_class(kind)}
+        if _package(kind) in _OF_THE_PROCESS or kind.__module__.startswith("numpy.random"):
+            return described  # a logger, a lock, a generator of random numbers
+        if isinstance(obj, NativeTarget):
+            _, dim, n, tensors, scalars = obj.native_arguments(torch.float64)
+            values = {"dim": dim, "n_components": n, "tensors": tensors, "scalars": scalars}
+        elif dataclasses.is_dataclass(obj):
+            values = {f.name: getattr(obj, f.name, None) for f in dataclasses.fields(obj)}
+        elif _is_foreign(kind) and isinstance(parts := _pickled_from(obj), tuple):
+            return {**described, "parts": self.of(parts)}
+        else:
+            values = _attributes(obj)
+        records = _records(kind)
+        values = {k: v for k, v in values.items() if k not in records}
+        return {**described, **{key: self.of(value) for key, value in values.items()}}
+
+    def _module(self, module: nn.Module) -> Any:
+        module = getattr(module, "_orig_mod", module)  # what torch.compile was given
+        parts = {path: self._part(part) for path, part in module.named_modules()}
+        numbers = {**module.state_dict(), **dict(module.named_buffers())}
+        return {
+            **parts.pop(""),
+            "parts": parts,
+            "state": {name: self.of(value) for name, value in numbers.items()},
+        }
+
+    def _part(self, part: nn.Module) -> dict[str, Any]:
+        described = {"class": _name(type(part)), **self._code_of_class(type(part))}
+        left_out = _INTERNAL | _records(type(part))
+        for key, value in _attributes(part).items():
+            if key not in left_out and not isinstance(value, nn.Module):
+                described[key] = self.of(value)
+        for key in _HOOKS:
+            if hooks := vars(part).get(key):
+                described[key] = self.of(list(hooks.values()))
+        return described
+
+    def _code_of_class(self, kind: type) -> dict[str, Any]:
+        """Describe what a class and those that it is made from say, libraries' apart."""
+        described: dict[str, Any] = {}
+        for base in kind.__mro__:
+            if _package(base) in _LIBRARIES or ("code", id(base)) in self._met:
+                continue
+            self._met["code", id(base)] = len(self._met), base
+            attributes = [(n, _plain(v)) for n, v in sorted(vars(base).items()) if _counts(n, v)]
+            if _is_installed(base):
+                functions = (v for _, v in attributes if isinstance(v, types.FunctionType))
+                described[_name(base)] = _digest([bytecode.digest(f.__code__) for f in functions])
+            elif attributes:
+                described[_name(base)] = {name: self.of(value) for name, value in attributes}
+        return {"code": described} if described else {}
+
+    def _function(self, function: types.FunctionType) -> Any:
+        described: dict[str, Any] = {"function": _name(function)}
+        code = function.__code__
+        taken: dict[str, Any] = {}
+        changed = bytecode.changed_names(code)
+        cells = {}
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # a cell that is not yet assigned
+                cells[name] = cell.cell_contents
+                if not _is_record(cell.cell_contents, changed.get(name, set())):
+                    taken[name] = cell.cell_contents
+        if _package(function) not in _LIBRARIES:
+            described["code"] = bytecode.digest(code)
+            if not _is_installed(function):
+                for names in sorted(bytecode.outside_names(code)):
+                    path, value = _found(names, {**function.__globals__, **cells})
+                    if path is not None and not _is_record(value, changed.get(path, set())):
+                        taken[path] = value
+        for key, value in (
+            ("uses", taken),
+            ("defaults", function.__defaults__),
+            ("keywords", function.__kwdefaults__),
+        ):
+            if value:
+                described[key] = self.of(value)
+        return described
 
 
-def _describe_object(obj: Any, within: _Within) -> Any:
-    if isinstance(obj, type):
-        return {"type": _name(obj), **_code_of_class(obj, within)}
-    if isinstance(obj, nn.Module):
-        return _module(obj, within)
-    obj = _attributes(obj).get("_torchdynamo_orig_callable", obj)  # what torch.compile was given
-    if isinstance(obj, types.FunctionType):
-        return _function(obj, within)
-    if isinstance(obj, types.MethodType):
-        return {"method": _function(obj.__func__, within), "of": _describe(obj.__self__, within)}
-    if isinstance(obj, functools.partial):
-        return {"partial": _describe((obj.func, obj.args, obj.keywords), within)}
-    name = {"class": _name(type(obj)), **_code_of_class(type(obj), within)}
-    if _package(type(obj)) in _OF_THE_PROCESS:
-        return name  # a logger, a lock
-    if isinstance(obj, NativeTarget):
-        _, dim, n_components, tensors, scalars = obj.native_arguments(torch.float64)
-        values = {"dim": dim, "n_components": n_components, "tensors": tensors, "scalars": scalars}
-    elif dataclasses.is_dataclass(obj):
-        values = {f.name: getattr(obj, f.name, None) for f in dataclasses.fields(obj)}
-    else:
-        values = _attributes(obj)
-    return {**name, **{key: _describe(value, within) for key, value in values.items()}}
+def _found(names: tuple[str, ...], around: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """Return what a function finds under a name, and past a module under its attribute."""
+    if names[0] not in around:
+        return None, None
+    path, value = names[0], around[names[0]]
+    for name in names[1:]:
+        if not isinstance(value, types.ModuleType):
+            break
+        if value.__name__.partition(".")[0] in _LIBRARIES or not hasattr(value, name):
+            return None, None
+        path, value = f"{path}.{name}", getattr(value, name)
+    return (None, None) if isinstance(value, types.ModuleType) else (path, value)
+
+
+def _is_record(value: Any, ways: set[str]) -> bool:
+    """Whether a function that changes a value in these ways makes a record of it."""
+    if "=" in ways:
+        return True
+    if isinstance(value, _CONTAINERS):
+        return bool(ways & _CHANGES)
+    in_place = {w for w in ways if w == "[]" or (w.endswith("_") and not w.startswith("_"))}
+    return isinstance(value, (Tensor, np.ndarray)) and bool(in_place)
+
+
+def _records(kind: type) -> set[str]:
+    """Return the attributes that the functions which a run calls assign."""
+    functions = (inspect.getattr_static(kind, name, None) for name in sorted(_CALLED))
+    return {
+        name
+        for f in functions
+        if isinstance(f, types.FunctionType) and _package(f) not in _LIBRARIES
+        for name in bytecode.assigned_attributes(f.__code__)
+    }
+
+
+def _held(obj: Any) -> dict[str, Any]:
+    held = getattr(obj, "__dict__", None)
+    return {**held} if isinstance(held, dict) else {}
 
 
 def _attributes(obj: Any) -> dict[str, Any]:
     """The attributes of an object, without those that were computed from the others when asked."""
-    held = getattr(obj, "__dict__", None)
-    held = {**held} if isinstance(held, dict) else {}
+    held = _held(obj)
     for base in type(obj).__mro__:
-        if _package(base) in _LIBRARIES:  # a path's slots, say, are filled as it is used
-            continue
-        slots = vars(base).get("__slots__", ())
+        slots = () if _package(base) in _LIBRARIES else vars(base).get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
             with contextlib.suppress(AttributeError):  # one that was not assigned
                 held.setdefault(name, getattr(obj, name))
@@ -173,86 +290,48 @@ def _attributes(obj: Any) -> dict[str, Any]:
     }
 
 
+def _pickled_from(obj: Any) -> Any:
+    """Return what an object would be pickled from, or None where it cannot be."""
+    try:
+        parts = obj.__reduce_ex__(4)
+    except Exception:  # of any class
+        return None
+    if not isinstance(parts, tuple):
+        return None
+    return tuple(list(p) if hasattr(p, "__next__") else p for p in parts)
+
+
 def _is_inverse(transform: Transform) -> bool:
     """Whether a transform is nothing but another one's inverse; others make theirs when asked."""
     return type(transform).__name__ == "_InverseTransform"
 
 
-def _module(module: nn.Module, within: _Within) -> Any:
-    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
-    parts = {
-        path: {
-            "class": _name(type(part)),
-            **_code_of_class(type(part), within),
-            **{
-                key: _describe(value, within)
-                for key, value in _attributes(part).items()
-                if key not in _INTERNAL and not isinstance(value, nn.Module)
-            },
-        }
-        for path, part in module.named_modules()
-    }
-    numbers = {**module.state_dict(), **dict(module.named_buffers())}
-    return {
-        **parts.pop(""),
-        "parts": parts,
-        "state": {name: _describe(value, within) for name, value in numbers.items()},
-    }
+def _counts(name: str, value: Any) -> bool:
+    """Whether an attribute of a class says what it does."""
+    if name.startswith("_abc_") or isinstance(value, types.MemberDescriptorType):
+        return False
+    return isinstance(_plain(value), (types.FunctionType, list)) or not name.startswith("__")
 
 
-def _code_of_class(kind: type, within: _Within) -> dict[str, Any]:
-    """Describe what a class and those that it is made from say, libraries' apart."""
-    described: dict[str, Any] = {}
-    for base in kind.__mro__:
-        if _package(base) in _LIBRARIES or not within.is_new(base):
-            continue
-        said: dict[str, Any] = {}
-        for name, value in sorted(vars(base).items()):
-            said |= {name + part: _function(f, within) for part, f in _functions(value).items()}
-            if isinstance(value, _OF_A_CLASS) and not name.startswith("__"):
-                said[name] = _describe(value, within)
-        if said:
-            described[_name(base)] = said
-    return {"code": described} if described else {}
-
-
-def _functions(attribute: Any) -> dict[str, types.FunctionType]:
-    """Return the functions that an attribute of a class stands for."""
+def _plain(attribute: Any) -> Any:
+    """Return the functions that an attribute of a class stands for, or the attribute itself."""
     if isinstance(attribute, (staticmethod, classmethod)):
-        attribute = attribute.__func__
-    parts = {"": attribute}
+        return attribute.__func__
     if isinstance(attribute, property):
-        parts = {".get": attribute.fget, ".set": attribute.fset}
-    elif isinstance(attribute, _COMPUTED):
-        parts = {".get": getattr(attribute, "func", None) or getattr(attribute, "wrapped", None)}
-    return {name: part for name, part in parts.items() if isinstance(part, types.FunctionType)}
+        return [attribute.fget, attribute.fset]
+    if isinstance(attribute, _COMPUTED):
+        return getattr(attribute, "func", None) or getattr(attribute, "wrapped", None)
+    if isinstance(attribute, functools.partialmethod):
+        return [attribute.func, attribute.args, attribute.keywords]
+    return getattr(attribute, "__wrapped__", attribute)
 
 
-def _function(function: Any, within: _Within) -> Any:
-    if not isinstance(function, types.FunctionType):
-        return _name(function)
-    code, package = function.__code__, _package(function)
-    changed = bytecode.changed_names(code)
-    taken: dict[str, Any] = {}
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        with contextlib.suppress(ValueError):  # a cell that is not yet assigned
-            if name not in changed:  # a counter or a log
-                taken[name] = cell.cell_contents
-    described: dict[str, Any] = {"function": _name(function)}
-    if package not in _LIBRARIES and within.is_new(code):
-        described["code"] = bytecode.digest(code)
-        if not _is_installed(function):
-            for name in bytecode.outside_names(code) - changed - taken.keys():
-                if name in function.__globals__:
-                    taken[name] = function.__globals__[name]
-    for key, value in (
-        ("uses", taken),
-        ("defaults", function.__defaults__),
-        ("keywords", function.__kwdefaults__),
-    ):
-        if value:
-            described[key] = _describe(value, within)
-    return described
+def _is_foreign(kind: type) -> bool:
+    """Whether a class is somebody else's, who says himself what makes an object."""
+    package = _package(kind)
+    if package in _OURS or kind is types.SimpleNamespace:
+        return False
+    return package in _LIBRARIES or _is_installed(kind)
 
 
 def _package(thing: Any) -> str:
@@ -260,10 +339,27 @@ def _package(thing: Any) -> str:
     return str(thing.__module__).partition(".")[0]
 
 
-def _is_installed(function: types.FunctionType) -> bool:
-    """Whether a function is from an installed package, which has records of its own."""
-    file = function.__code__.co_filename
+def _is_installed(thing: Any) -> bool:
+    """Whether a function or class is from an installed package, which has records of its own."""
+    module = sys.modules.get(str(thing.__module__))
+    code = getattr(thing, "__code__", None)
+    file = code.co_filename if code is not None else getattr(module, "__file__", None) or ""
     return "site-packages" in file or "dist-packages" in file
+
+
+def _short(description: Any) -> Any:
+    """Return a long list or dict as its length and a digest."""
+    if len(description) <= _LONG:
+        return description
+    return {"length": len(description), "sha256": _digest(description)}
+
+
+def _digest(description: Any) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else repr(_Description().of(key))
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -279,10 +375,6 @@ def _array(array: np.ndarray) -> dict[str, Any]:
     if array.dtype.hasobject:
         return found
     return {**found, "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}
-
-
-def _key(key: Any) -> str:
-    return key if isinstance(key, str) else repr(_describe(key, _Within()))
 
 
 def _name(thing: Any) -> str:

@@ -63,8 +63,9 @@ class Resume:
         if self._path is None:
             run.begin()
             return
-        check_writable(self._path)  # rather than after all those steps
         plan = run.plan
+        if self._found is None or int(self._found[1]["position"]) < plan.total:
+            check_writable(self._path)  # rather than after all those steps
         self._facts = {
             "target": fingerprint(target),
             "kernel": fingerprint(kernel),

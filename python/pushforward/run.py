@@ -96,7 +96,7 @@ class Run:
         if not (self.native and isinstance(self.kernel, Metropolised)):
             self.kernel.begin(self.state)
         if self.native:
-            value = self.target.log_density(self.x)  # the run evaluates its start itself
+            value = self.target.log_density(_ops.rows(self.x))  # the run does it once more
         else:
             value = self.kernel.log_density(self.state)
         if _ops.is_finite(value):
@@ -352,7 +352,7 @@ def _energy(recorder: Recorder) -> float | None:
 def _warning(n_bad: int, n_chains: int) -> str:
     """Return what to say of chains that left the finite numbers."""
     return (
-        f"{n_bad} of {n_chains} chains left the finite numbers; steps there were not taken and are "
+        f"{n_bad} of {n_chains} chains left the finite numbers and were held back; such steps are "
         "counted in n_nonfinite (a smaller step_size may help)"
     )
 

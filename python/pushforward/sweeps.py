@@ -84,7 +84,7 @@ class SiteMoves(LatticeKernel):
     accepts: ClassVar[bool] = True
     target_accept: float = 0.5
     metric_choice: ClassVar[str] = "unit"
-    takes_steps: ClassVar[bool] = True
+    steps_per_chain: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("width",)
 
     @property
@@ -107,7 +107,10 @@ class SiteMoves(LatticeKernel):
 
     def with_found(self, found: Mapping[str, Tensor]) -> SiteMoves:
         """Return the kernel with what a checkpoint held."""
-        return self.with_step(found["width"]) if "width" in found else self
+        if "width" not in found:
+            return self
+        width = found["width"]
+        return self.with_step(float(width) if width.ndim == 0 else width)
 
     def first_guess(self, dim: int) -> float:
         """Return the width that a warm-up begins with."""

@@ -14,6 +14,8 @@ from torch import Tensor
 
 __all__ = ["array_namespace", "is_array", "takes_arrays", "tensor_of"]
 
+_PLAIN = (Tensor, int, float, bool, str, type(None))
+
 Op = TypeVar("Op", bound=Callable[..., Any])
 
 
@@ -94,12 +96,9 @@ def takes_arrays(op: Op, *written: str) -> Op:
 
     @functools.wraps(op)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(x) is Tensor or not is_array(x):
-            try:
+        if not is_array(x):
+            if not any(_holds_array(value) for value in (*args, *kwargs.values())):
                 return op(x, *args, **kwargs)
-            except TypeError:  # before anything was written
-                if not any(_holds_array(value) for value in (*args, *kwargs.values())):
-                    raise
             result = with_tensors(x, args, kwargs)
             return kwargs["out"] if is_array(kwargs.get("out")) else result
         result = with_tensors(x, args, kwargs)
@@ -115,4 +114,6 @@ def takes_arrays(op: Op, *written: str) -> Op:
 
 
 def _holds_array(value: Any) -> bool:
+    if type(value) in _PLAIN:  # most, and quickly
+        return False
     return is_array(value) or (isinstance(value, tuple) and any(is_array(v) for v in value))

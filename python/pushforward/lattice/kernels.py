@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
@@ -157,8 +157,8 @@ class Metropolis:
     ) -> None:
         """Take ``n_steps`` sweeps of ``x`` in place."""
         _must_be(target, (Ising, Phi4), self)
-        if isinstance(target, Phi4) and self.width is None:
-            self.check(target, x)
+        if isinstance(target, Phi4):
+            self.check_width(x)
         run: dict[str, Any] = {
             "seed": seed,
             "first_step": first_step,
@@ -168,7 +168,7 @@ class Metropolis:
         if isinstance(target, Ising):
             _sweep(x, target, heat_bath=False, **run)
         else:
-            width = 0.0 if self.width is None else self.width
+            width = cast("Tensor | float", self.width)
             ops.phi4_run("metropolis", x, target.native_parameters(x), width, **run)
 
 

@@ -30,7 +30,7 @@ class Tunable(Protocol):
     target_accept: float
     metric_choice: str
     """``"dense"``, ``"diagonal"``, ``"auto"`` or ``"unit"``: what a warm-up finds."""
-    takes_steps: bool
+    steps_per_chain: bool
     """Whether each chain may have a step size of its own."""
 
     def at_first(self) -> Tunable:
@@ -192,7 +192,8 @@ class WarmUp:
         if choice == "unit":
             self._ends = []
         self._early = self._ends[0] if self._ends else self._first
-        self._search = self._new_search(len(x) if kernel.takes_steps and self._early > 0 else 1)
+        each = kernel.steps_per_chain and self._early > 0 and len(x) > 0
+        self._search = self._new_search(len(x) if each else 1)
         self._states = self._new_states()
         self._covariance: Tensor | None = None
         if n_steps < _SHORT:

@@ -61,7 +61,7 @@ class Hamiltonian(Metropolised):
     step_size: Tensor | float | None
     metric: MetricChoice
     target_accept: float
-    takes_steps: ClassVar[bool] = True
+    steps_per_chain: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     _metric: Metric
 

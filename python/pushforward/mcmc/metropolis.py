@@ -62,7 +62,7 @@ class RandomWalk(Metropolised):
     name: ClassVar[str] = "random_walk"
     uses_score: ClassVar[bool] = False
     metric_choice: ClassVar[str] = "auto"
-    takes_steps: ClassVar[bool] = False
+    steps_per_chain: ClassVar[bool] = False
     tuned: ClassVar[tuple[str, ...]] = ("scale",)
     _shape: Tensor | None = field(default=None, init=False, repr=False)  # a factor, from a warm-up
 
@@ -263,7 +263,7 @@ class MALA(Metropolised):
     target_accept: float = 0.574
     name: ClassVar[str] = "mala"
     metric_choice: ClassVar[str] = "unit"
-    takes_steps: ClassVar[bool] = True
+    steps_per_chain: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
