@@ -105,8 +105,16 @@ class Run:
         if len(bad) > 0:
             raise ValueError(
                 f"x: expected a start where the density is positive; it is 0 in {len(bad)} chains, "
-                f"the first being {bad[:5].tolist()}"
+                f"the first being {bad[:5].tolist()}{self._why(int(bad[0]))}"
             )
+
+    def _why(self, chain: int) -> str:
+        """Return what the target raises at the start of a chain, if it does."""
+        try:
+            self.target.log_density(self.x[chain : chain + 1])
+        except Exception as error:  # of any class: the target is the user's
+            return f" (the target raised {type(error).__name__}: {error})"
+        return ""
 
     # ---- steps -----------------------------------------------------------------------------------
 
