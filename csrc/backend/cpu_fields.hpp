@@ -87,6 +87,7 @@ class FieldLattice {
   template <class Law>
   using Source = Entries<Law, T>;                    // what a pass reads at every site
   static constexpr int64_t kFront = 64 / sizeof(T);  // elements before a row
+  static constexpr bool kAddsPairs = true;           // of states to streaming sums
 
   // kLanes sites of a row from its site `column` on; those past its end are 0.
   class Sites {

@@ -51,6 +51,7 @@ class FieldLattice {
   using Mask = bool;
   template <class Law>
   using Source = Entries<Law, T>;
+  static constexpr bool kAddsPairs = false;  // of states to streaming sums
 
   // One site.
   class Sites {

@@ -86,42 +86,62 @@ class Phi4Chain {
   }
 
   // Takes the state after step k into the streaming sums, if it counts. Where the state before it
-  // stays in an array of its own, `before`, every second state waits for the next one, so that the
-  // sums are read and written once for two.
+  // stays in an array of its own, `before`, a CPU has every second state wait for the next one, so
+  // that the sums are read and written once for two; a GPU has no registers left for that.
   PF_HD void record(int64_t k, Array before, bool counts) {
     const Moments& m = p_.moments;
     const bool closes = m.batch > 0 && (p_.steps_done + k + 1) % m.batch == 0;
-    const bool may_wait = p_.move != Phi4Move::kMetropolis && k + 1 < p_.n_steps && !closes;
-    if (counts && !waits_ && may_wait) {
-      waits_ = true;
-      return;
+    if constexpr (Lattice::kAddsPairs) {
+      const bool may_wait = p_.move != Phi4Move::kMetropolis && k + 1 < p_.n_steps && !closes;
+      if (counts && !waits_ && may_wait) {
+        waits_ = true;
+        return;
+      }
+      if (waits_ && counts) {
+        add_two(before);
+      } else if (waits_ || counts) {
+        add_state();
+      }
+      waits_ = false;
+    } else if (counts) {
+      add_state();
     }
-    const int64_t first = index_ * lattice_.sites();
-    const T* shift = static_cast<const T*>(m.shift) + first;
-    double *sum = m.sum + first, *squares = m.sum_of_squares + first;
-    if (waits_ && counts) {
-      const int64_t apart = before.first - at_.first;
-      lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
-        const double by = to_wide(shift[i]), off = to_wide(x[apart]) - by, next = to_wide(*x) - by;
-        sum[i] = sum[i] + off + next;
-        squares[i] = fma(next, next, fma(off, off, squares[i]));
-      });
-    } else if (waits_ || counts) {
-      lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
-        const double off = to_wide(*x) - to_wide(shift[i]);
-        sum[i] += off;
-        squares[i] = fma(off, off, squares[i]);
-      });
-    }
-    waits_ = false;
-    if (!closes) return;
-    double *at_batch = m.sum_at_batch + first, *batch_squares = m.batch_squares + first;
-    lattice_.for_each_site(at_, [=](int64_t i, const T*) {
-      const double grown = sum[i] - at_batch[i];
-      batch_squares[i] += grown * grown;
-      at_batch[i] = sum[i];
+    if (closes) close_batch();
+  }
+  PF_HD void add_state() const {
+    const T* shift = of_this<const T>(p_.moments.shift);
+    double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
+    lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
+      const double off = to_wide(*x) - to_wide(shift[i]);
+      sum[i] += off;
+      squares[i] = fma(off, off, squares[i]);
     });
   }
+  PF_HD void add_two(Array before) const {
+    const T* shift = of_this<const T>(p_.moments.shift);
+    double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
+    const int64_t apart = before.first - at_.first;
+    lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
+      const double by = to_wide(shift[i]), off = to_wide(x[apart]) - by, next = to_wide(*x) - by;
+      sum[i] = sum[i] + off + next;
+      squares[i] = fma(next, next, fma(off, off, squares[i]));
+    });
+  }
+  PF_HD void close_batch() const {
+    const double* sum = of_this(p_.moments.sum);
+    double *before = of_this(p_.moments.sum_at_batch), *squares = of_this(p_.moments.batch_squares);
+    lattice_.for_each_site(at_, [=](int64_t i, const T*) {
+      const double grown = sum[i] - before[i];
+      squares[i] += grown * grown;
+      before[i] = sum[i];
+    });
+  }
+  // The part of an array like x that is this lattice's.
+  template <class U, class V>
+  PF_HD U* of_this(V* all) const {
+    return static_cast<U*>(all) + index_ * lattice_.sites();
+  }
+  PF_HD double* of_this(double* all) const { return all + index_ * lattice_.sites(); }
 
   // x' = x + h s(x) + sqrt(2 h) xi  (eq 122); whether it was taken.
   PF_HD bool langevin(uint64_t step) {
