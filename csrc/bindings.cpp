@@ -156,6 +156,63 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
                     static_cast<double*>(var_out.data)});
 }
 
+// x (n_states, n_chains, *event); `of_states` is memory for the sums of each state.
+void pooled(py::handle x, py::handle shift, int products, py::handle chain_offset,
+            py::handle of_states, py::handle total, int n_threads) {
+  if (products < 0 || products >= static_cast<int>(Products::kCount)) {
+    bad_value("products", "a kind of products", std::to_string(products));
+  }
+  const TensorView states(x, "x", true);
+  if (states.ndim < 2) bad_value("x", "shape (n_states, n_chains, *event)", states.shape_text());
+  PooledStates p{};
+  p.x = states.data;
+  p.n_states = states.shape[0];
+  p.n_chains = states.shape[1];
+  p.dim = 1;
+  for (int i = 2; i < states.ndim; ++i) p.dim *= states.shape[i];
+  p.chain_offset = static_cast<uint64_t>(whole(chain_offset, "chain_offset"));
+  p.products = static_cast<Products>(products);
+  p.width = p.products == Products::kNone      ? p.dim
+            : p.products == Products::kSquares ? 2 * p.dim
+                                               : p.dim * (p.dim + 1);
+  const auto doubles = [&](py::handle tensor, const char* name, int64_t n, const char* meaning) {
+    const TensorView t(tensor, name, false);
+    t.must_be(Dtype::kFloat64);
+    t.must_be_with(states);
+    t.must_have_numel(n, meaning);
+    t.must_not_overlap(states, false);
+    return static_cast<double*>(t.data);
+  };
+  p.shift = doubles(shift, "shift", p.dim, "one value a coordinate");
+  p.sums = doubles(of_states, "of_states", p.n_states * p.width, "the sums of each state");
+  double* const sums = doubles(total, "total", p.width, "the sums");
+  launch(&OpTable::pooled, PooledParams{states.dtype(), place_of(states, n_threads), p, sums});
+}
+
+// x (n, dim)
+void sketch(py::handle x, py::handle centre, py::handle inverse_scale, py::handle counts,
+            py::handle extremes, int n_threads) {
+  const Shaped s(x, "x", true);
+  if (s.x.ndim != 2) bad_value("x", "shape (n, dim)", s.x.shape_text());
+  const TensorView middle = s.other(centre, "centre", s.dim, "one value a coordinate");
+  const TensorView scale = s.other(inverse_scale, "inverse_scale", s.dim, "one value a coordinate");
+  const TensorView counted(counts, "counts", false), ends(extremes, "extremes", false);
+  for (const TensorView* t : {&middle, &scale}) t->must_be(Dtype::kFloat64);
+  for (const TensorView* t : {&counted, &ends}) {
+    t->must_be_int64();
+    t->must_be_with(s.x);
+  }
+  const int64_t n_parts = counted.n_chains();
+  counted.must_have_numel(n_parts * s.dim * kSketchBins, "the bins of each coordinate");
+  ends.must_have_numel(n_parts * s.dim * 2, "two values a coordinate");
+  launch(
+      &OpTable::sketch,
+      SketchParams{s.dtype, place_of(s.x, n_threads),
+                   Sketch{s.x.data, s.n_chains, s.dim, static_cast<const double*>(middle.data),
+                          static_cast<const double*>(scale.data), n_parts,
+                          static_cast<int64_t*>(counted.data), static_cast<int64_t*>(ends.data)}});
+}
+
 void math(int function, py::handle in, py::handle out, int n_threads) {
   if (function < 0 || function >= static_cast<int>(MathFunction::kCount)) {
     bad_value("function", "a known function", std::to_string(function));
@@ -200,6 +257,9 @@ PYBIND11_MODULE(_native, m) {
   m.def("diffuse", &diffuse);
   m.def("reverse", &reverse);
   m.def("pool", &pool);
+  m.def("pooled", &pooled);
+  m.def("sketch", &sketch);
+  m.attr("sketch_bins") = kSketchBins;
   m.def("math", &math);
   m.def("advise_huge_pages", &advise);
   bind_chains(m);

@@ -193,10 +193,11 @@ struct Phi4Arguments {
 };
 
 void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::handle field,
-              py::handle step_size, py::handle n_leapfrog, py::handle seed, py::handle first_step,
-              py::handle n_steps, py::handle chain_offset, py::handle accepted,
-              py::handle accepted_squares, py::handle n_nonfinite, py::handle moments,
-              py::handle steps_done, py::handle workspace, int n_threads) {
+              py::handle step_size, py::handle n_leapfrog, double jitter, py::handle seed,
+              py::handle first_step, py::handle n_steps, py::handle chain_offset,
+              py::handle accepted, py::handle accepted_squares, py::handle n_nonfinite,
+              py::handle n_divergent, py::handle moments, py::handle steps_done,
+              py::handle workspace, int n_threads) {
   if (move < 0 || move >= static_cast<int>(Phi4Move::kCount)) {
     bad_value("move", "a known move", std::to_string(move));
   }
@@ -210,6 +211,8 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.step_size = h.view;
   p.n_leapfrog = whole(n_leapfrog, "n_leapfrog");
   if (p.n_leapfrog < 1) bad_value("n_leapfrog", "at least 1", std::to_string(p.n_leapfrog));
+  if (!(jitter >= 0 && jitter < 1)) bad_value("jitter", "0 <= jitter < 1", std::to_string(jitter));
+  p.jitter = jitter;
   p.n_steps = whole(n_steps, "n_steps");
   const NoiseSource noise = lattice_noise(seed, 0, chain_offset, first_step, p.n_steps,
                                           a.view.n_lattices, a.view.shape.n_sites);
@@ -217,7 +220,7 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
   std::vector<TensorView> outputs;
-  outputs.reserve(3);
+  outputs.reserve(4);
   const auto one_a_lattice = [&](py::handle tensor, const char* name) -> const TensorView& {
     const TensorView& t = outputs.emplace_back(tensor, name, false);
     t.must_be_with(a.state);
@@ -240,11 +243,14 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
     p.tallies.accepted = sums(accepted, "accepted");
     p.tallies.accepted_squares = sums(accepted_squares, "accepted_squares");
   }
-  if (!n_nonfinite.is_none()) {
-    const TensorView& t = one_a_lattice(n_nonfinite, "n_nonfinite");
+  const auto count = [&](py::handle tensor, const char* name) -> int64_t* {
+    if (tensor.is_none()) return nullptr;
+    const TensorView& t = one_a_lattice(tensor, name);
     t.must_be_int64();
-    p.tallies.n_nonfinite = static_cast<int64_t*>(t.data);
-  }
+    return static_cast<int64_t*>(t.data);
+  };
+  p.tallies.n_nonfinite = count(n_nonfinite, "n_nonfinite");
+  p.tallies.n_divergent = count(n_divergent, "n_divergent");
   const MomentArgs streamed(moments, a.state);
   p.moments = streamed.view;
   p.steps_done = recorded(steps_done, p.n_steps);

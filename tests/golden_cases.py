@@ -246,7 +246,7 @@ def spins(kernel, shape, in_field, dtypes, device):
         yield x
 
 
-def field(move, shape, dtype, device):
+def field(move, shape, dtype, device, more=None):
     """Moves of phi^4 fields, with what they count."""
     n, (size, leaps) = 3, FIELD_MOVES[move]
     target = lattice.Phi4(shape, kappa=(1 + torch.arange(n)) / 16, lam=0.125, field=0.0625)
@@ -256,7 +256,7 @@ def field(move, shape, dtype, device):
     sums = {"accepted": accepted, "accepted_squares": squares} if leaps else {}
     phi4_run(
         move, x, target.native_parameters(x), size, n_leapfrog=max(1, leaps), n_nonfinite=bad,
-        seed=21, first_step=3, n_steps=3, chain_offset=BORDER, **sums,
+        seed=21, first_step=3, n_steps=3, chain_offset=BORDER, **sums, **(more or {}),
     )  # fmt: skip
     return x, accepted, squares, bad, target.log_density(x), target.score(x)
 
@@ -284,6 +284,28 @@ def commit(dim, dtype, device):
     sums = torch.zeros(2, 70, dim, dtype=torch.float64, device=device)
     pf.ops.commit_(x, proposed, counts, (x.clone(), sums[0], sums[1]))
     return x, counts, sums
+
+
+def pooled(dim, dtype, device):
+    """Sums over the chains of three states, whose groups begin in the middle."""
+    x = normal(3300, dim, seed=29, dtype=dtype).reshape(3, 1100, dim).to(device)
+    shift = (sixteenths(dim) / 4).to(device)
+    for products in ("none", "squares", "all"):
+        total = torch.ones(_ops.width_of(dim, products), dtype=torch.float64, device=device)
+        yield _ops.add_chain_sums_(total, x, shift=shift, products=products, chain_offset=BORDER)
+
+
+def sketch(dim, dtype, device):
+    """A histogram of numbers near the centre and far from it."""
+    x = normal(600, dim, seed=30, dtype=dtype)
+    x[::7] *= 2.0**20
+    x[::11] *= 2.0**40
+    counts = torch.zeros(1, dim, _ops.SKETCH_BINS, dtype=torch.int64, device=device)
+    ends = torch.tensor([2**62, -(2**62)], device=device).repeat(1, dim, 1)
+    scale = (sixteenths(dim) + 1.5).to(device)
+    centre = sixteenths(dim).to(device)
+    _ops.count_in_bins_(counts, ends, x.to(device), centre=centre, inverse_scale=scale)
+    return counts, ends
 
 
 def mathematics(name, dtype, device):
@@ -332,6 +354,12 @@ def cases():
                     found[key] = partial(markov, move, kind, dim, dtype)
         for dim in (1, 2, 3, 4, 5, 8, 33):
             found[f"accept {short} {dim}"] = partial(accept, dim, dtype)
+        for dim in (1, 2, 4, 5, 33):
+            found[f"pooled {short} {dim}"] = partial(pooled, dim, dtype)
+            found[f"sketch {short} {dim}"] = partial(sketch, dim, dtype)
+        found[f"phi^4 hmc {short} with jitter"] = partial(
+            field, "hmc", (6, 10), dtype, more={"jitter": 0.25}
+        )
         for move in FIELD_MOVES:
             for shape in ((38,), (6, 10), (4, 2, 6), (2, 4, 2, 6)):
                 found[f"phi^4 {move} {short} {shape}"] = partial(field, move, shape, dtype)

@@ -7,7 +7,7 @@ import torch
 import pushforward as pf
 from pushforward import _ops
 from pushforward._ops.arguments import BatchMoments
-from pushforward._ops.lattice import ising_chunk, ising_sweeps, phi4_chunk, phi4_run
+from pushforward._ops.lattice import ising_sweeps, phi4_run
 
 DONE = 3  # steps recorded before
 RUN = {"seed": 5, "chain_offset": 2}
@@ -64,11 +64,19 @@ def test_sums_of_spins_are_those_of_their_states(n, shape, n_steps, batch, heat_
     expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, batch)
     cut = n_steps // 3
     for first, steps in ((0, cut), (cut, n_steps - cut)):
-        ising_chunk(
+        ising_sweeps(
             x, first_step=7 + first, n_steps=steps, moments=moments, steps_done=DONE + first, **call
         )
     assert torch.equal(x, at)
     assert agree(moments, expected)
+
+
+def counted(move, counts):
+    """What a move on phi^4 fields counts."""
+    given = {"n_nonfinite": counts.n_nonfinite}
+    if move != "langevin":
+        given |= {"accepted": counts.accepted, "accepted_squares": counts.accepted_squares}
+    return given
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -88,9 +96,9 @@ def test_sums_of_fields_are_those_of_their_states(n, shape, move, dtype):
     expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, 4)
     counts = _ops.Counts.zeros(n)
     for first, steps in ((0, 5), (5, 6)):
-        phi4_chunk(
-            move, x, first_step=7 + first, n_steps=steps, counts=counts, moments=moments,
-            steps_done=DONE + first, **run,
+        phi4_run(
+            move, x, first_step=7 + first, n_steps=steps, moments=moments,
+            steps_done=DONE + first, **counted(move, counts), **run,
         )  # fmt: skip
     assert torch.equal(x, at)
     assert agree(moments, expected)
@@ -105,10 +113,10 @@ def test_steps_that_are_refused_while_a_state_waits():
     moments, each = begun(x, x.clone(), 5), begun(x, x.clone(), 5)
     at, counts, counts_of_each = x.clone(), _ops.Counts.zeros(24), _ops.Counts.zeros(24)
     for k in range(23):
-        phi4_chunk("langevin", at, first_step=k, n_steps=1, counts=counts_of_each, moments=each,
-                   steps_done=DONE + k, **run)  # fmt: skip
-    phi4_chunk("langevin", x, first_step=0, n_steps=23, counts=counts, moments=moments,
-               steps_done=DONE, **run)  # fmt: skip
+        phi4_run("langevin", at, first_step=k, n_steps=1, moments=each, steps_done=DONE + k,
+                 **counted("langevin", counts_of_each), **run)  # fmt: skip
+    phi4_run("langevin", x, first_step=0, n_steps=23, moments=moments, steps_done=DONE,
+             **counted("langevin", counts), **run)  # fmt: skip
     assert torch.equal(counts.n_nonfinite, counts_of_each.n_nonfinite)
     assert len(counts.n_nonfinite.unique()) >= 4
     assert all(torch.equal(a, b) for a, b in zip(moments[:5], each[:5], strict=True))
@@ -127,8 +135,8 @@ def test_bad_sums_are_named():
     }
     for name, moments in bad.items():
         with pytest.raises((TypeError, ValueError), match=f"^{name}"):
-            ising_chunk(x, moments=moments, steps_done=0, **call, **RUN)
+            ising_sweeps(x, moments=moments, steps_done=0, **call, **RUN)
     with pytest.raises(ValueError, match="overlap"):
-        ising_chunk(x, moments=good._replace(shift=x), steps_done=0, **call, **RUN)
+        ising_sweeps(x, moments=good._replace(shift=x), steps_done=0, **call, **RUN)
     with pytest.raises(ValueError, match="n_steps"):
-        ising_chunk(x, moments=good, steps_done=2**63 - 1, **call, **RUN)
+        ising_sweeps(x, moments=good, steps_done=2**63 - 1, **call, **RUN)

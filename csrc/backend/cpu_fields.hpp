@@ -7,6 +7,9 @@
 
 namespace pf::PF_BACKEND {
 
+// States of a lattice that wait at most, to be added to streaming sums together.
+constexpr int kMostWaiting = 4;
+
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.
 template <class T>
@@ -87,7 +90,6 @@ class FieldLattice {
   template <class Law>
   using Source = Entries<Law, T>;                    // what a pass reads at every site
   static constexpr int64_t kFront = 64 / sizeof(T);  // elements before a row
-  static constexpr bool kAddsPairs = true;           // of states to streaming sums
 
   // kLanes sites of a row from its site `column` on; those past its end are 0.
   class Sites {

@@ -9,6 +9,10 @@ namespace pf::PF_BACKEND {
 
 constexpr int kFieldThreads = 256;
 
+// States of a lattice that wait at most, to be added to streaming sums together: more would need
+// arrays that do not fit.
+constexpr int kMostWaiting = 1;
+
 // One array of a lattice, in row-major order.
 template <class T>
 struct Field {
@@ -51,7 +55,6 @@ class FieldLattice {
   using Mask = bool;
   template <class Law>
   using Source = Entries<Law, T>;
-  static constexpr bool kAddsPairs = false;  // of states to streaming sums
 
   // One site.
   class Sites {

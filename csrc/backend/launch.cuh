@@ -32,6 +32,13 @@ PF_HD void sync_block() { __syncthreads(); }
 PF_HD uint32_t atomic_add(uint32_t* at, uint32_t n) { return atomicAdd(at, n); }
 PF_HD uint32_t atomic_min(uint32_t* at, uint32_t n) { return atomicMin(at, n); }
 PF_HD uint32_t atomic_exchange(uint32_t* at, uint32_t n) { return atomicExch(at, n); }
+PF_HD void atomic_count(int64_t* at) { atomicAdd(reinterpret_cast<unsigned long long*>(at), 1ull); }
+PF_HD void atomic_min(int64_t* at, int64_t n) {
+  atomicMin(reinterpret_cast<long long*>(at), static_cast<long long>(n));
+}
+PF_HD void atomic_max(int64_t* at, int64_t n) {
+  atomicMax(reinterpret_cast<long long*>(at), static_cast<long long>(n));
+}
 #else
 PF_HD int64_t thread_in_block() { return 0; }
 PF_HD int64_t block_in_grid() { return 0; }
@@ -40,6 +47,9 @@ PF_HD void sync_block() {}
 PF_HD uint32_t atomic_add(uint32_t*, uint32_t) { return 0; }
 PF_HD uint32_t atomic_min(uint32_t*, uint32_t) { return 0; }
 PF_HD uint32_t atomic_exchange(uint32_t*, uint32_t) { return 0; }
+PF_HD void atomic_count(int64_t*) {}
+PF_HD void atomic_min(int64_t*, int64_t) {}
+PF_HD void atomic_max(int64_t*, int64_t) {}
 #endif
 // What other threads change meanwhile: read from memory and written there, not kept in registers.
 PF_HD void let_others_run() {

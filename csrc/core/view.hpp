@@ -84,6 +84,33 @@ struct Moments {
   int64_t batch;
 };
 
+// n_states states x (n_states, n_chains, dim) of chains chain_offset, ... and, of each, sums over
+// the chains in float64: of x - shift, then of its squares or of its products (dim, dim), of which
+// the lower triangle is computed. One after another they are `width` numbers.
+enum class Products : int { kNone, kSquares, kAll, kCount };
+struct PooledStates {
+  const void* x;
+  int64_t n_states, n_chains, dim;
+  uint64_t chain_offset;
+  const double* shift;
+  Products products;
+  int64_t width;
+  double* sums;  // (n_states, width)
+};
+
+// Histograms of coordinates: parts (n_parts, dim, kSketchBins), which are added up, of values
+// x (n, dim), and the least and the greatest of them (n_parts, dim, 2), as integers in their order.
+constexpr int kSketchBins = 2048;
+struct Sketch {
+  const void* x;
+  int64_t n, dim;
+  const double* centre;
+  const double* inverse_scale;
+  int64_t n_parts;
+  int64_t* counts;
+  int64_t* extremes;
+};
+
 // What a run counts of each chain, (n_chains,) each: steps that left the finite numbers, divergent
 // trajectories, and the sum of the acceptance probabilities and of their squares.
 struct Tallies {

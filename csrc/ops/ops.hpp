@@ -146,6 +146,22 @@ struct PoolParams {
   double* var;
 };
 
+// total (width,) += the sums of the states, one state after another; those of a state are taken by
+// aligned groups of 1024 global chain indices, then the groups in order.
+struct PooledParams {
+  Dtype dtype;
+  Place place;
+  PooledStates states;
+  double* total;
+};
+
+// Counts values in the bins of a sketch.
+struct SketchParams {
+  Dtype dtype;
+  Place place;
+  Sketch sketch;
+};
+
 // out[i] = f(in[i]) for the package's own functions; the tests' window on core/math.hpp.
 enum class MathFunction : int { kExp, kLog, kLog1p, kTanh, kSinPi, kCosPi, kCount };
 struct MathParams {
@@ -189,8 +205,8 @@ struct Phi4Fields {
 };
 
 // n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
-// it is the width of the moves. Of the tallies each may be null; n_divergent is not used. The
-// moments take every step but those of Langevin that are not taken, after steps_done recorded ones.
+// it is the width of the moves. HMC: jitter is the share of the step size that is drawn anew a step,
+// and n_divergent counts its trajectories; of the tallies each may be null. The moments take every step but those of Langevin that are not taken, after steps_done recorded ones.
 // workspace, a GPU's only: room for five arrays like x and a double for each row and lattice, and
 // 32 bytes a lattice.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
@@ -200,6 +216,7 @@ struct Phi4RunParams {
   Phi4Move move;
   PerChain step_size;
   int64_t n_leapfrog;
+  double jitter;
   uint64_t seed, chain_offset, first_step;
   int64_t n_steps, steps_done;
   Tallies tallies;
@@ -232,6 +249,8 @@ struct OpTable {
   void (*diffuse)(const DiffuseParams&);
   void (*reverse)(const ReverseParams&);
   void (*pool)(const PoolParams&);
+  void (*pooled)(const PooledParams&);
+  void (*sketch)(const SketchParams&);
   void (*math)(const MathParams&);
   void (*ising)(const IsingParams&);
   void (*clusters)(const ClusterParams&);

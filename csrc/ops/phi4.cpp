@@ -3,6 +3,7 @@
 #include "kernels/phi4.hpp"
 
 #include "backend/fields.hpp"
+#include "kernels/hamiltonian.hpp"
 #include "ops/ops.hpp"
 #include "ops/with_target.hpp"
 
@@ -11,6 +12,16 @@ namespace {
 
 // Estimates of what a site costs in a pass, with and without making its normal.
 constexpr double kNoisy = 1.4, kQuiet = 0.3;
+
+// Arrays of a lattice: of states, and what a step needs beside them, which comes last.
+PF_HD int n_arrays(const Phi4RunParams& p) {
+  const int waiting = p.moments.sum != nullptr && kMostWaiting > 2 ? kMostWaiting - 2 : 0;
+  switch (p.move) {
+    case Phi4Move::kHmc: return 4 + waiting;
+    case Phi4Move::kMetropolis: return 3;
+    default: return 2 + waiting;
+  }
+}
 
 // What the steps of one lattice share.
 template <class T, int kDims>
@@ -37,11 +48,9 @@ class Phi4Chain {
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
     at_ = lattice_.array(0);
-    next_ = lattice_.array(1);
     lattice_.load(at_, x);
     for (int64_t k = 0; k < p_.n_steps; ++k) {
       const uint64_t step = p_.first_step + static_cast<uint64_t>(k);
-      const Array before = at_;
       bool counts = true;  // in the statistics
       switch (p_.move) {
         case Phi4Move::kLangevin: counts = langevin(step); break;
@@ -49,7 +58,7 @@ class Phi4Chain {
         case Phi4Move::kHmc: hmc(step); break;
         default: metropolis(step); break;
       }
-      if (p_.moments.sum != nullptr) record(k, before, counts);
+      if (p_.moments.sum != nullptr) record(k, counts);
     }
     lattice_.store(at_, x);
   }
@@ -70,10 +79,17 @@ class Phi4Chain {
   PF_HD uint64_t last_entry() const {
     return entry_of(p_.first_step + static_cast<uint64_t>(p_.n_steps));
   }
-  PF_HD void take() {
-    const Array before = at_;
-    at_ = next_;
-    next_ = before;
+  // An array for a state to come: neither that of the present one, nor `other`, nor one whose state
+  // waits.
+  PF_HD Array unused(Array other = nothing()) const {
+    for (int i = 0;; ++i) {
+      const Array a = lattice_.array(i);
+      bool used = a.first == at_.first || a.first == other.first;
+      if constexpr (kMostWaiting > 1) {
+        for (int n = 0; n < n_waiting_; ++n) used = used || a.first == waiting_[n].first;
+      }
+      if (!used) return a;
+    }
   }
   PF_HD void refuse() const {
     if (p_.tallies.n_nonfinite != nullptr && lattice_.speaks()) ++p_.tallies.n_nonfinite[index_];
@@ -85,46 +101,47 @@ class Phi4Chain {
     p_.tallies.accepted_squares[index_] += probability * probability;
   }
 
-  // Takes the state after step k into the streaming sums, if it counts. Where the state before it
-  // stays in an array of its own, `before`, a CPU has every second state wait for the next one, so
-  // that the sums are read and written once for two; a GPU has no registers left for that.
-  PF_HD void record(int64_t k, Array before, bool counts) {
+  // Takes the state after step k into the streaming sums, if it counts. On a CPU states whose
+  // arrays are not written to meanwhile wait for others, so that the sums are read and written once
+  // for them all.
+  PF_HD void record(int64_t k, bool counts) {
     const Moments& m = p_.moments;
     const bool closes = m.batch > 0 && (p_.steps_done + k + 1) % m.batch == 0;
-    if constexpr (Lattice::kAddsPairs) {
-      const bool may_wait = p_.move != Phi4Move::kMetropolis && k + 1 < p_.n_steps && !closes;
-      if (counts && !waits_ && may_wait) {
-        waits_ = true;
-        return;
-      }
-      if (waits_ && counts) {
-        add_two(before);
-      } else if (waits_ || counts) {
-        add_state();
-      }
-      waits_ = false;
-    } else if (counts) {
-      add_state();
+    if constexpr (kMostWaiting == 1) {
+      if (counts) add_states<1>(&at_);
+    } else {
+      if (counts) waiting_[n_waiting_++] = at_;
+      const int most = p_.move == Phi4Move::kMetropolis ? 1 : kMostWaiting;
+      if (n_waiting_ == most || closes || k + 1 == p_.n_steps) add_waiting();
     }
     if (closes) close_batch();
   }
-  PF_HD void add_state() const {
-    const T* shift = of_this<const T>(p_.moments.shift);
-    double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
-    lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
-      const double off = to_wide(*x) - to_wide(shift[i]);
-      sum[i] += off;
-      squares[i] = fma(off, off, squares[i]);
-    });
+  PF_HD void add_waiting() {
+    if (n_waiting_ == kMostWaiting) {
+      add_states<kMostWaiting>(waiting_);
+    } else {
+      for (int n = 0; n < n_waiting_; ++n) add_states<1>(waiting_ + n);
+    }
+    n_waiting_ = 0;
   }
-  PF_HD void add_two(Array before) const {
+  // Adds states one after another.
+  template <int kStates>
+  PF_HD void add_states(const Array* states) const {
     const T* shift = of_this<const T>(p_.moments.shift);
     double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
-    const int64_t apart = before.first - at_.first;
-    lattice_.for_each_site(at_, [=](int64_t i, const T* x) {
-      const double by = to_wide(shift[i]), off = to_wide(x[apart]) - by, next = to_wide(*x) - by;
-      sum[i] = sum[i] + off + next;
-      squares[i] = fma(next, next, fma(off, off, squares[i]));
+    int64_t apart[kStates];
+    for (int n = 0; n < kStates; ++n) apart[n] = states[n].first - states[0].first;
+    lattice_.for_each_site(states[0], [=](int64_t i, const T* x) {
+      const double by = to_wide(shift[i]);
+      double total = sum[i], square = squares[i];
+      PF_UNROLL
+      for (int n = 0; n < kStates; ++n) {
+        const double off = to_wide(x[apart[n]]) - by;
+        total += off;
+        square = fma(off, off, square);
+      }
+      sum[i] = total;
+      squares[i] = square;
     });
   }
   PF_HD void close_batch() const {
@@ -145,17 +162,18 @@ class Phi4Chain {
 
   // x' = x + h s(x) + sqrt(2 h) xi  (eq 122); whether it was taken.
   PF_HD bool langevin(uint64_t step) {
+    const Array next = unused();
     const Real h = Real(step_size_), scale = Real(langevin_noise_scale(step_size_, T(1)));
     const bool finite =
-        lattice_.finite(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
+        lattice_.finite(entry_of(step), normals_, kNoisy, next, [&](const Sites& s) {
           const Real x = s.value(at_);
           const Real score = phi4_score(couplings_, x, s.neighbours(at_));
           const Real moved = langevin_move(x, score, h, scale, s.noise());
-          s.put(next_, moved);
+          s.put(next, moved);
           return moved;
         });
     if (finite) {
-      take();
+      at_ = next;
     } else {
       refuse();
     }
@@ -165,31 +183,33 @@ class Phi4Chain {
   // The same as a proposal, accepted with probability
   //   min(1, exp(S(x) - S(y) + |xi|^2 / 2 - |x - y - h s(y)|^2 / (4 h))).
   PF_HD void mala(uint64_t step) {
+    const Array next = unused();
     const T h = step_size_, scale = langevin_noise_scale(h, T(1)), half_precision = T(0.25) / h;
-    const double there = lattice_.sum(entry_of(step), normals_, kNoisy, next_, [&](const Sites& s) {
+    const double there = lattice_.sum(entry_of(step), normals_, kNoisy, next, [&](const Sites& s) {
       const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
       const Real score = phi4_score(couplings_, x, around);
-      s.put(next_, langevin_move(x, score, Real(h), Real(scale), xi));
+      s.put(next, langevin_move(x, score, Real(h), Real(scale), xi));
       return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
     });
     const double back = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
-      const Real x = s.value(at_), y = s.value(next_), around = s.neighbours(next_);
+      const Real x = s.value(at_), y = s.value(next), around = s.neighbours(next);
       const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
       return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
     });
-    decide(step, there - back);
+    decide(step, there - back, next);
   }
 
   // n leapfrog steps of H = S + |p|^2 / 2, accepted with probability min(1, exp(H - H')). The state
   // stays in its array; positions go to and fro between two others.
   PF_HD void hmc(uint64_t step) {
-    const T eps = step_size_, half = T(0.5) * eps;
-    const Array momentum = lattice_.array(3);
-    Array from = next_, to = at_;
-    for (int i = 0; i < 3; ++i) {
-      const Array a = lattice_.array(i);
-      if (a.first != at_.first && a.first != next_.first) to = a;
+    T eps = step_size_;
+    if (p_.jitter > 0) {
+      const T u = entry<Uniform, T>(noise(purpose::kAdaptation), step);
+      eps = jittered(eps, static_cast<T>(p_.jitter), u);
     }
+    const T half = T(0.5) * eps;
+    const Array momentum = lattice_.array(n_arrays(p_) - 1);
+    Array from = unused(), to = unused(from);
     const double before = lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
       const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
       const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
@@ -209,13 +229,16 @@ class Phi4Chain {
       from = to;
       to = other;
     }
-    next_ = from;
     const double after = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
       const Real x = s.value(from), around = s.neighbours(from);
       const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
       return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
     });
-    decide(step, before - after);
+    const bool diverged = !(before - after >= -kDivergence);
+    if (diverged && p_.tallies.n_divergent != nullptr && lattice_.speaks()) {
+      ++p_.tallies.n_divergent[index_];
+    }
+    decide(step, before - after, from);
   }
 
   // A checkerboard of site moves x + w (2 u - 1), each accepted where log u' <= -(S' - S).
@@ -243,14 +266,14 @@ class Phi4Chain {
     tally(n_accepted / static_cast<double>(lattice_.sites()));
   }
 
-  // Takes the proposal where log u <= log_ratio, which NaN never does.
-  PF_HD void decide(uint64_t step, double log_ratio) {
+  // Takes the proposal, in the array `next`, where log u <= log_ratio, which NaN never does.
+  PF_HD void decide(uint64_t step, double log_ratio, Array next) {
     if (!(absolute(log_ratio) <= Format<double>::kLargest)) refuse();
     if (p_.tallies.accepted != nullptr) {
       tally(log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0);
     }
     const T u = entry<Uniform, T>(noise(purpose::kAccept), step);
-    if (log(u) <= static_cast<T>(log_ratio)) take();
+    if (log(u) <= static_cast<T>(log_ratio)) at_ = next;
   }
 
   const Phi4RunParams& p_;
@@ -261,8 +284,9 @@ class Phi4Chain {
   typename Lattice::template Source<Normal> normals_;
   typename Lattice::template Source<Uniform> moves_, words_;
   NoEntries<T> silence_;
-  Array at_, next_;
-  bool waits_ = false;  // the last state, for the streaming sums
+  Array at_;
+  Array waiting_[kMostWaiting];  // states for the streaming sums, the latest of them at_
+  int n_waiting_ = 0;
 };
 
 template <class T, int kDims>
@@ -324,12 +348,12 @@ void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_
 }  // namespace
 
 void phi4_run(const Phi4RunParams& p) {
+  const int arrays = n_arrays(p);
   switch (p.move) {
-    case Phi4Move::kLangevin: return for_each_phi4<RunField>(p, 2, kNoisy, p.n_steps);
-    case Phi4Move::kMala: return for_each_phi4<RunField>(p, 2, kNoisy, p.n_steps);
     case Phi4Move::kHmc:
-      return for_each_phi4<RunField>(p, 4, kQuiet, p.n_steps * (p.n_leapfrog + 4));
-    default: return for_each_phi4<RunField>(p, 3, kNoisy, 2 * p.n_steps);
+      return for_each_phi4<RunField>(p, arrays, kQuiet, p.n_steps * (p.n_leapfrog + 4));
+    case Phi4Move::kMetropolis: return for_each_phi4<RunField>(p, arrays, kNoisy, 2 * p.n_steps);
+    default: return for_each_phi4<RunField>(p, arrays, kNoisy, p.n_steps);
   }
 }
 

@@ -21,6 +21,8 @@
   void diffuse(const DiffuseParams&);                                                          \
   void reverse(const ReverseParams&);                                                          \
   void pool(const PoolParams&);                                                                \
+  void pooled(const PooledParams&);                                                            \
+  void sketch(const SketchParams&);                                                            \
   void math(const MathParams&);                                                                \
   void ising(const IsingParams&);                                                              \
   void clusters(const ClusterParams&);                                                         \
@@ -28,8 +30,8 @@
   void phi4_evaluate(const Phi4EvaluateParams&);                                               \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
                                 mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
-                                evaluate, commit, diffuse, reverse, pool, math, ising,         \
-                                clusters, phi4_run, phi4_evaluate};                            \
+                                evaluate, commit, diffuse, reverse, pool, pooled, sketch,      \
+                                math, ising, clusters, phi4_run, phi4_evaluate};               \
   }
 // clang-format on
 

@@ -7,6 +7,7 @@ from torch import Tensor
 cpu_level: str
 cuda_architectures: str
 run_kinds: tuple[str, ...]
+sketch_bins: int
 
 class Target:
     def __init__(
@@ -116,6 +117,23 @@ def pool(
     var: Tensor,
     n_threads: int,
 ) -> None: ...
+def pooled(
+    x: Tensor,
+    shift: Tensor,
+    products: int,
+    chain_offset: int,
+    of_states: Tensor,
+    total: Tensor,
+    n_threads: int,
+) -> None: ...
+def sketch(
+    x: Tensor,
+    centre: Tensor,
+    inverse_scale: Tensor,
+    counts: Tensor,
+    extremes: Tensor,
+    n_threads: int,
+) -> None: ...
 def math(function: int, input: Tensor, out: Tensor, n_threads: int) -> None: ...
 def advise_huge_pages(tensor: Tensor) -> None: ...
 def ising(
@@ -152,6 +170,7 @@ def phi4_run(
     field: Tensor,
     step_size: Tensor,
     n_leapfrog: int,
+    jitter: float,
     seed: int,
     first_step: int,
     n_steps: int,
@@ -159,6 +178,7 @@ def phi4_run(
     accepted: Tensor | None,
     accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
+    n_divergent: Tensor | None,
     moments: Moments | None,
     steps_done: int,
     workspace: Tensor | None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
-from pushforward.mcmc.adaptation import Covariance, pooled_sum
+from pushforward.mcmc.adaptation import Covariance
 from pushforward.storage import DrawStore
 
 __all__ = ["Recorder", "Store"]
@@ -58,7 +58,8 @@ class Recorder:
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self.covariance: Covariance | None = None
         self.sketch: diagnostics.QuantileSketch | None = None
-        self.energy = torch.zeros(2, dtype=torch.float64, device=x.device)  # its sum; draws in it
+        # Of the draws that were sketched: the sum of their log-densities, and how many they are.
+        self.sketched = torch.zeros(2, dtype=torch.float64, device=x.device)
         self._owed: Tensor | None = None  # the last draw, whose log-density is not yet known
         kept = n_steps // thin
         if store == "draws":
@@ -96,17 +97,17 @@ class Recorder:
 
     def outputs(self, n: int) -> dict[str, Any]:
         """Return where a native run of ``n`` steps writes."""
-        done, thin = self.steps_done, self.thin
-        draws = log_density = None
-        if self.covariance is not None:  # which wants every state
-            thin, shape = 1, (n, *self._x.shape)
-            draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
-        elif self.draws is not None and self.log_density is not None:
-            kept = slice(done // thin, (done + n) // thin)
-            draws, log_density = self.draws[kept], self.log_density[kept]
-        elif self.disk is not None or self.sketch is not None:
-            shape = ((done + n) // thin - done // thin, *self._x.shape)
-            draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
+        done, draws, log_density = self.steps_done, None, None
+        thin = 1 if self.covariance is not None else self.thin  # which wants every state
+        wanted = slice(done // thin, (done + n) // thin)
+        if self.draws is not None and self.log_density is not None and thin == self.thin:
+            draws, log_density = self.draws[wanted], self.log_density[wanted]
+        else:
+            shape = (wanted.stop - wanted.start, *self._x.shape)
+            if self._keeps:
+                draws, log_density = self._x.new_empty(shape), self._x.new_empty(shape[:2])
+            elif self.covariance is not None:
+                draws = self._x.new_empty(shape)
         return {
             "steps_done": done,
             "thin": thin,
@@ -115,12 +116,17 @@ class Recorder:
             "moments": self.moments,
         }
 
+    @property
+    def _keeps(self) -> bool:
+        """Whether every draw is looked at."""
+        return any(kept is not None for kept in (self.draws, self.disk, self.sketch))
+
     def took(self, n: int, outputs: dict[str, Any], n_nonfinite: Tensor) -> None:
         """Take in what a native run of ``n`` steps wrote."""
         draws, log_density = outputs["draws"], outputs["log_density"]
         if self.covariance is not None:
-            for state in draws:
-                self.covariance.add(state, self._offset)
+            self.covariance.add(draws, self._offset)
+        if outputs["thin"] != self.thin and self._keeps:
             first = self.thin - 1 - self.steps_done % self.thin
             draws, log_density = draws[first :: self.thin], log_density[first :: self.thin]
             if self.draws is not None and self.log_density is not None:
@@ -150,9 +156,9 @@ class Recorder:
 
     def _look(self, sketch: diagnostics.QuantileSketch, draws: Tensor, values: Tensor) -> None:
         sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
-        for value in values:
-            self.energy[0] -= pooled_sum(value, self._offset)
-            self.energy[1] += len(value)
+        total = self.sketched[:1]  # one draw after another, however they come in blocks
+        _ops.add_chain_sums_(total, values[..., None], chain_offset=self._offset)
+        self.sketched[1] += values.numel()
 
     @property
     def is_owed(self) -> bool:
@@ -168,7 +174,7 @@ class Recorder:
 
     def _keep(self, x: Tensor, n_nonfinite: Tensor) -> None:
         if self.covariance is not None:
-            self.covariance.add(x, self._offset)
+            self.covariance.add(x[None], self._offset)
         if self.steps_done % self.thin == 0:
             at = self.steps_done // self.thin - 1
             if self.draws is not None and self.log_density is not None:
@@ -187,10 +193,9 @@ class Recorder:
             adds_up: whether the sweeps add to the streaming sums themselves.
 
         """
-        keeps = any(kept is not None for kept in (self.draws, self.disk, self.sketch))
         if self.covariance is not None or (self.moments is not None and not adds_up):
             return 1
-        return self.thin - self.steps_done % self.thin if keeps else 1 << 62
+        return self.thin - self.steps_done % self.thin if self._keeps else 1 << 62
 
     def see(self, x: Tensor, n: int, n_nonfinite: Tensor, *, adds_up: bool) -> None:
         """Take in the state after ``n`` steps, of which only the last may matter."""
@@ -277,7 +282,7 @@ class Recorder:
             held |= {f"covariance.{k}": v for k, v in self.covariance.tensors().items()}
         if self.sketch is not None:
             held |= {f"sketch.{k}": v for k, v in self.sketch.tensors().items()}
-            held["energy"] = self.energy
+            held["sketched"] = self.sketched
         return held
 
     def restore(self, tensors: dict[str, Tensor], steps_done: int) -> None:
@@ -296,14 +301,14 @@ class Recorder:
             )
             self.half = (total, squares, n_nonfinite)
         if self.covariance is not None:
-            names = ("mean", "squares")
+            names = ("shift", "sums")
             self.covariance.restore(
                 {k: tensors[f"covariance.{k}"] for k in names}, steps_done * len(self._x)
             )
         if self.sketch is not None:
-            parts = ("first", "counts", "edges", "done")
+            parts = ("first", "counts", "ends", "edges", "done")
             self.sketch.restore({k: tensors[f"sketch.{k}"] for k in parts})
-            self.energy.copy_(tensors["energy"])
+            self.sketched.copy_(tensors["sketched"])
         if self.disk is not None:
             self.disk.truncate(self.n_kept)
 

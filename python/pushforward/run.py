@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pushforward import _ops, diagnostics
+from pushforward import _ops, diagnostics, lattice
 from pushforward.chains import Chains
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
@@ -77,7 +77,9 @@ class Run:
                     f"got {plan.warmup}"
                 )
             tunable = cast("Tunable", kernel)
-            self._warm_up = WarmUp(tunable, x, plan.warmup, plan.chain_offset)
+            # The sites of a field have one law, so that a metric for each would be noise.
+            auto = "unit" if isinstance(target, lattice.Phi4) else "auto"
+            self._warm_up = WarmUp(tunable, x, plan.warmup, plan.chain_offset, auto)
             self.kernel = cast("Kernel", self._warm_up.kernel)
         self.kernel = self.kernel.prepare(x)
 
@@ -353,8 +355,8 @@ class Run:
 
 def _energy(recorder: Recorder) -> float | None:
     """Return the mean of ``-log_density`` over the draws that were sketched, if there are any."""
-    total, n = recorder.energy.tolist()
-    return None if n == 0 else total / n
+    total, n = recorder.sketched.tolist()
+    return None if n == 0 else -total / n
 
 
 def _warning(n_bad: int, n_chains: int) -> str:

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
 from pushforward import lattice
-from pushforward._ops.lattice import Phi4Move, ising_chunk, phi4_chunk
+from pushforward._ops.lattice import Phi4Move, phi4_run
+from pushforward.lattice.kernels import sweep
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
 from pushforward.mcmc.base import mean_of
 from pushforward.targets import Target
@@ -58,16 +59,9 @@ class LatticeKernel(Kernel):
         self.sweep(state, int(step), 1)
         return before
 
-    def sweep(self, state: State, first_step: int, n_steps: int, steps_done: int = 0) -> None:
+    def sweep(self, state: State, first_step: int, n_steps: int) -> None:
         """Take ``n_steps`` sweeps."""
-        self.moves.advance(
-            state.x,
-            state.target,
-            seed=state.seed,
-            first_step=first_step,
-            n_steps=n_steps,
-            chain_offset=state.chain_offset,
-        )
+        self.moves.advance(state.x, state.target, **_steps(state, first_step, n_steps))
 
     def log_density(self, state: State) -> Tensor:
         """Return the log-density at the state."""
@@ -99,18 +93,14 @@ class SiteMoves(LatticeKernel):
 
     def with_step(self, step_size: Tensor | float) -> SiteMoves:
         """Return the kernel with moves of another width, or of one a lattice."""
-        return SiteMoves(lattice.Metropolis(width=step_size))
+        return self._with(width=step_size)
+
+    def _with(self, **changes: Any) -> SiteMoves:
+        return SiteMoves(lattice.Metropolis(**{"width": self.width, **changes}))
 
     def with_metric(self, covariance: Tensor) -> SiteMoves:
         """Return the kernel itself: it has no metric."""
         return self
-
-    def with_found(self, found: Mapping[str, Tensor]) -> SiteMoves:
-        """Return the kernel with what a checkpoint held."""
-        if "width" not in found:
-            return self
-        width = found["width"]
-        return self.with_step(float(width) if width.ndim == 0 else width)
 
     def first_guess(self, dim: int) -> float:
         """Return the width that a warm-up begins with."""
@@ -140,12 +130,19 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
         return _phi4_sweeps(kernel, target)
     if not isinstance(kernel, LatticeKernel):
         return None
-    heat_bath = isinstance(kernel.moves, lattice.HeatBath)
-    if isinstance(target, lattice.Ising) and (
-        heat_bath or isinstance(kernel.moves, lattice.Metropolis)
-    ):
-        return _ising(target, heat_bath=heat_bath)
-    return Sweeps(kernel.sweep, adds_up=False)
+    moves = kernel.moves
+    if isinstance(moves, (lattice.Metropolis, lattice.HeatBath)):
+        return _ising(heat_bath=isinstance(moves, lattice.HeatBath))
+    return Sweeps(lambda state, first, n, _: kernel.sweep(state, first, n), adds_up=False)
+
+
+def _steps(state: State, first_step: int, n_steps: int) -> dict[str, int]:
+    return {
+        "seed": state.seed,
+        "first_step": first_step,
+        "n_steps": n_steps,
+        "chain_offset": state.chain_offset,
+    }
 
 
 def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
@@ -155,26 +152,21 @@ def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
         return _phi4("langevin", kernel.step_size, target)
     if isinstance(kernel, MALA) and _is_one(kernel.beta) and kernel.step_size is not None:
         return _phi4("mala", kernel.step_size, target)
-    if isinstance(kernel, HMC) and kernel.is_plain and kernel.step_size is not None:
-        return _phi4("hmc", kernel.step_size, target, n_leapfrog=kernel.n_leapfrog)
+    if isinstance(kernel, HMC) and kernel.has_unit_metric and kernel.step_size is not None:
+        trajectory = {"n_leapfrog": kernel.n_leapfrog, "jitter": kernel.jitter}
+        return _phi4("hmc", kernel.step_size, target, **trajectory)
     return None
 
 
-def _ising(target: lattice.Ising, *, heat_bath: bool) -> Sweeps:
+def _ising(*, heat_bath: bool) -> Sweeps:
     def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
-        placed = target.placed(state.x)
-        ising_chunk(
+        sweep(
             state.x,
-            temperature=placed["temperature"],
-            field=placed["field"],
-            no_field=not target.in_field,
+            cast("lattice.Ising", state.target),  # as checked at the beginning
             heat_bath=heat_bath,
-            seed=state.seed,
-            first_step=first_step,
-            n_steps=n_steps,
-            chain_offset=state.chain_offset,
             moments=state.moments,
             steps_done=steps_done,
+            **_steps(state, first_step, n_steps),
         )
 
     return Sweeps(take, adds_up=True)
@@ -185,22 +177,23 @@ def _is_one(beta: Tensor | float) -> bool:
 
 
 def _phi4(
-    move: Phi4Move, step_size: Tensor | float, target: lattice.Phi4, n_leapfrog: int = 1
+    move: Phi4Move, step_size: Tensor | float, target: lattice.Phi4, **trajectory: Any
 ) -> Sweeps:
     def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
-        phi4_chunk(
+        counts, accepts = state.counts, move != "langevin"
+        phi4_run(
             move,
             state.x,
             target.native_parameters(state.x),
             step_size,
-            seed=state.seed,
-            first_step=first_step,
-            n_steps=n_steps,
-            chain_offset=state.chain_offset,
-            n_leapfrog=n_leapfrog,
-            counts=state.counts,
+            accepted=counts.accepted if accepts else None,
+            accepted_squares=counts.accepted_squares if accepts else None,
+            n_nonfinite=counts.n_nonfinite,
+            n_divergent=counts.n_divergent if move == "hmc" else None,
             moments=state.moments,
             steps_done=steps_done,
+            **trajectory,
+            **_steps(state, first_step, n_steps),
         )
 
     return Sweeps(take, adds_up=True)

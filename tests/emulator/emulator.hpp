@@ -157,17 +157,29 @@ inline int __all_sync(unsigned mask, int predicate, emulator::Site site = emulat
   return int(emulator::meet({emulator::Op::kAll, site, mask, bit, 0, warpSize}));
 }
 
-inline unsigned atomicAdd(unsigned* at, unsigned n) {
+// For the types that the real functions are for.
+template <class Word>
+Word atomicAdd(Word* at, Word n) {
+  static_assert(sizeof(Word) == 4 || Word(-1) > Word(0), "there is none for long long");
   emulator::interleave();
-  const unsigned before = *at;
+  const Word before = *at;
   *at += n;
   return before;
 }
 
-inline unsigned atomicMin(unsigned* at, unsigned n) {
+template <class Word>
+Word atomicMin(Word* at, Word n) {
   emulator::interleave();
-  const unsigned before = *at;
+  const Word before = *at;
   if (n < before) *at = n;
+  return before;
+}
+
+template <class Word>
+Word atomicMax(Word* at, Word n) {
+  emulator::interleave();
+  const Word before = *at;
+  if (n > before) *at = n;
   return before;
 }
 

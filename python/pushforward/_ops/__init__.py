@@ -30,6 +30,13 @@ from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, zeros
 from pushforward._ops.moments import commit_, pooled_moments
 from pushforward._ops.noise import fill_
+from pushforward._ops.pooled import (
+    SKETCH_BINS,
+    Products,
+    add_chain_sums_,
+    count_in_bins_,
+    width_of,
+)
 from pushforward._ops.run import proposal_, run_chunk
 
 NativeHandle = _native.Target
@@ -39,12 +46,15 @@ cuda_architectures = _native.cuda_architectures
 __all__ = [
     "DEVICES",
     "MATH_FUNCTIONS",
+    "SKETCH_BINS",
     "BatchMoments",
     "Counts",
     "Matrix",
     "Moments",
     "NativeHandle",
+    "Products",
     "accept_",
+    "add_chain_sums_",
     "check_device",
     "check_tensor",
     "column",
@@ -52,6 +62,7 @@ __all__ = [
     "copied",
     "copy_",
     "count",
+    "count_in_bins_",
     "cpu_level",
     "cuda_architectures",
     "diffuse",
@@ -74,5 +85,6 @@ __all__ = [
     "run_chunk",
     "score",
     "whole",
+    "width_of",
     "zeros",
 ]

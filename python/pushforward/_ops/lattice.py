@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
-from pushforward._ops.accept import Counts
 from pushforward._ops.arguments import (
     Moments,
     changed,
@@ -69,51 +68,21 @@ def ising_sweeps(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    moments: Moments | None = None,
+    steps_done: int = 0,
 ) -> None:
     """Take ``n_steps`` checkerboard sweeps of the Ising model in place.
 
-    ``no_field`` says that every field is zero, which spares comparisons.
+    ``no_field`` says that every field is zero, which spares comparisons. The streaming sums
+    ``moments``, whose shift is a state, take every sweep after ``steps_done`` recorded ones; they
+    are no part of the registered op.
     """
     no_grad_in_place("ising_sweeps", x)
-    op = _ising_sweeps if is_plain(x) else torch.ops.pushforward.ising_sweeps_
-    op(x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
-
-
-def ising_chunk(
-    x: Tensor,
-    *,
-    temperature: Tensor,
-    field: Tensor,
-    no_field: bool,
-    heat_bath: bool,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    moments: Moments | None,
-    steps_done: int,
-) -> None:
-    """Take ``n_steps`` sweeps as :func:`ising_sweeps` does, and add them up.
-
-    Args:
-        x: spins.
-        temperature: of each lattice.
-        field: likewise.
-        no_field: whether every field is zero.
-        heat_bath: whether spins are drawn anew, rather than turned over.
-        seed: ``0 <= seed < 2**63``.
-        first_step: index of the first sweep.
-        n_steps: number of sweeps.
-        chain_offset: global index of the first lattice.
-        moments: streaming sums, added to, whose shift is a state; None while nothing is recorded.
-        steps_done: sweeps recorded before this call.
-
-    """
-    _native.ising(
-        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        moments, steps_done, threads(),
-    )  # fmt: skip
-    changed(x)
+    run = (x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
+    if moments is not None or is_plain(x):
+        _ising_sweeps(*run, moments, steps_done)
+    else:
+        torch.ops.pushforward.ising_sweeps_(*run)
 
 
 def ising_clusters(
@@ -148,9 +117,13 @@ def phi4_run(
     n_steps: int,
     chain_offset: int,
     n_leapfrog: int = 1,
+    jitter: float = 0.0,
     accepted: Tensor | None = None,
     accepted_squares: Tensor | None = None,
     n_nonfinite: Tensor | None = None,
+    n_divergent: Tensor | None = None,
+    moments: Moments | None = None,
+    steps_done: int = 0,
 ) -> None:
     """Take ``n_steps`` of a move on phi^4 fields in place.
 
@@ -165,61 +138,28 @@ def phi4_run(
         n_steps: number of steps.
         chain_offset: global index of the first lattice.
         n_leapfrog: leapfrog steps of a trajectory of ``"hmc"``.
+        jitter: share of the step size that is drawn anew a trajectory, ``0 <= jitter < 1``; its
+            uniforms are those of the purpose ``adaptation``.
         accepted: float64 ``(n_lattices,)``, incremented by min(1, ratio), or for ``"metropolis"``
             by the share of the sites that moved; not for ``"langevin"``.
         accepted_squares: the same of its square; goes with ``accepted``.
         n_nonfinite: int64 ``(n_lattices,)``, incremented where a step is not finite, which is not
             taken.
+        n_divergent: likewise where a trajectory's energy grows by more than 1000.
+        moments: streaming sums, added to; no part of the registered op.
+        steps_done: steps recorded before this call.
 
     """
     no_grad_in_place("phi4_run", x)
     h = parameter(step_size, x, "width" if move == "metropolis" else "step_size")
-    op = _phi4_run if is_plain(x) else torch.ops.pushforward.phi4_run_
-    op(
+    run = (
         x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite,
+        chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, jitter,
     )  # fmt: skip
-
-
-def phi4_chunk(
-    move: Phi4Move,
-    x: Tensor,
-    parameters: Phi4Parameters,
-    step_size: Tensor | float,
-    *,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    n_leapfrog: int = 1,
-    counts: Counts,
-    moments: Moments | None,
-    steps_done: int,
-) -> None:
-    """Take ``n_steps`` of a move as :func:`phi4_run` does, and add them up.
-
-    Args:
-        move: as in :func:`phi4_run`, and all that follow.
-        x: fields.
-        parameters: couplings.
-        step_size: of a step or of a leapfrog.
-        seed: ``0 <= seed < 2**63``.
-        first_step: index of the first step.
-        n_steps: number of steps.
-        chain_offset: global index of the first lattice.
-        n_leapfrog: leapfrog steps of a trajectory.
-        counts: added to.
-        moments: streaming sums, added to; None while nothing is recorded.
-        steps_done: steps recorded before this call.
-
-    """
-    h = parameter(step_size, x, "width" if move == "metropolis" else "step_size")
-    accepts = move != "langevin"
-    _phi4_native(
-        x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, counts.accepted if accepts else None,
-        counts.accepted_squares if accepts else None, counts.n_nonfinite, moments, steps_done,
-    )  # fmt: skip
+    if moments is not None or is_plain(x):
+        _phi4_run(*run, moments, steps_done)
+    else:
+        torch.ops.pushforward.phi4_run_(*run)
 
 
 def phi4_log_density(x: Tensor, parameters: Phi4Parameters) -> Tensor:
@@ -272,7 +212,8 @@ library.define(
 )
 library.define(
     f"phi4_run_(Tensor(a!) x, int move, {_COUPLINGS}, Tensor step_size, SymInt n_leapfrog, "
-    f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, Tensor(d!)? n_nonfinite) -> ()"
+    f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, Tensor(d!)? n_nonfinite, "
+    "Tensor(e!)? n_divergent=None, float jitter=0.0) -> ()"
 )
 library.define(f"phi4_log_density(Tensor x, {_COUPLINGS}) -> Tensor")
 library.define(f"phi4_score(Tensor x, {_COUPLINGS}) -> Tensor")
@@ -289,11 +230,13 @@ def _ising_sweeps(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    moments: Moments | None = None,
+    steps_done: int = 0,
 ) -> None:
     check_device(x.device, "x")
     _native.ising(
-        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset, None,
-        0, threads(),
+        x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
+        moments, steps_done, threads(),
     )  # fmt: skip
     changed(x)
 
@@ -334,30 +277,10 @@ def _phi4_run(
     accepted: Tensor | None,
     accepted_squares: Tensor | None,
     n_nonfinite: Tensor | None,
-) -> None:
-    _phi4_native(
-        x, move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite, None, 0,
-    )  # fmt: skip
-
-
-def _phi4_native(
-    x: Tensor,
-    move: int,
-    kappa: Tensor,
-    lam: Tensor,
-    field: Tensor,
-    step_size: Tensor,
-    n_leapfrog: int,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    accepted: Tensor | None,
-    accepted_squares: Tensor | None,
-    n_nonfinite: Tensor | None,
-    moments: Moments | None,
-    steps_done: int,
+    n_divergent: Tensor | None = None,
+    jitter: float = 0.0,
+    moments: Moments | None = None,
+    steps_done: int = 0,
 ) -> None:
     # What is on a GPU is not looked at: that would wait for it.
     on_cpu = step_size.device.type == "cpu"
@@ -365,8 +288,8 @@ def _phi4_native(
         name = "width" if move == _MOVES["metropolis"] else "step_size"
         raise ValueError(f"{name}: expected positive finite values, got {step_size}")
     _native.phi4_run(
-        x, move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite, moments, steps_done,
+        x, move, kappa, lam, field, step_size, n_leapfrog, jitter, seed, first_step, n_steps,
+        chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, moments, steps_done,
         _phi4_workspace(x), threads(),
     )  # fmt: skip
     changed(x)

@@ -58,7 +58,8 @@ class _OnIsing(ABC):
     def _turn(self, x: Tensor, target: Ising, **run: int) -> None: ...
 
 
-def _sweep(x: Tensor, target: Ising, *, heat_bath: bool, **run: int) -> None:
+def sweep(x: Tensor, target: Ising, *, heat_bath: bool, **run: Any) -> None:
+    """Take sweeps of the Ising model in place, as :func:`pushforward._ops.lattice.ising_sweeps`."""
     placed = target.placed(x)
     ops.ising_sweeps(
         x,
@@ -166,7 +167,7 @@ class Metropolis:
             "chain_offset": chain_offset,
         }
         if isinstance(target, Ising):
-            _sweep(x, target, heat_bath=False, **run)
+            sweep(x, target, heat_bath=False, **run)
         else:
             width = cast("Tensor | float", self.width)
             ops.phi4_run("metropolis", x, target.native_parameters(x), width, **run)
@@ -194,7 +195,7 @@ class HeatBath(_OnIsing):
     _on_checkerboard: ClassVar[bool] = True
 
     def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
-        _sweep(x, target, heat_bath=True, **run)
+        sweep(x, target, heat_bath=True, **run)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from pushforward import _ops
 
-_GROUP = 1024
 _DENSE_UP_TO = 64
 _SHORT = 20
 
@@ -48,16 +47,6 @@ class Tunable(Protocol):
     def with_metric(self, covariance: Tensor) -> Tunable:
         """Return the kernel in the coordinates of a covariance ``(dim, dim)`` or ``(dim,)``."""
         ...
-
-
-def pooled_sum(rows: Tensor, chain_offset: int) -> Tensor:
-    """Return the sum over dim 0, group by group of global chain indices."""
-    first = (-chain_offset) % _GROUP
-    parts = [rows[:first], *rows[first:].split(_GROUP)] if first < len(rows) else [rows]
-    total = torch.zeros(rows.shape[1:], dtype=torch.float64, device=rows.device)
-    for part in parts:
-        total = total + part.double().sum(0)
-    return total
 
 
 class DualAveraging:
@@ -102,45 +91,63 @@ class DualAveraging:
 
 
 class Covariance:
-    """Mean and covariance of states ``(n_chains, dim)``, taken in one after another, in float64."""
+    """Covariance, or variances, of states ``(n_chains, *event)`` taken in one after another.
+
+    Their distances from one of them are summed by :func:`pushforward._ops.pooled.add_chain_sums_`,
+    so that neither threads nor how states come in blocks changes a bit.
+    """
 
     def __init__(self, dim: int, *, dense: bool, device: torch.device) -> None:
-        self.n = 0
-        self.mean = torch.zeros(dim, dtype=torch.float64, device=device)
-        shape = (dim, dim) if dense else (dim,)
-        self._squares = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.n = 0  # states times chains
+        self._dim = dim
+        self._products: _ops.Products = "all" if dense else "squares"
+        self._shift = torch.zeros(dim, dtype=torch.float64, device=device)
+        width = _ops.width_of(dim, self._products)
+        self._sums = torch.zeros(width, dtype=torch.float64, device=device)
 
-    def add(self, x: Tensor, chain_offset: int) -> None:
-        """Take in the states of all chains."""
-        rows = _ops.rows(x).double()
-        n = len(rows)
-        mean = pooled_sum(rows, chain_offset) / n
-        away = rows - mean
-        if self._squares.ndim == 1:
-            squares = pooled_sum(away.square(), chain_offset)
-        else:
-            squares = torch.zeros_like(self._squares)
-            for part in away.split(_GROUP):
-                squares = squares + part.mT @ part
-        shift = mean - self.mean
-        outer = shift.square() if self._squares.ndim == 1 else torch.outer(shift, shift)
-        self._squares += squares + outer * (self.n * n / (self.n + n))
-        self.mean += shift * (n / (self.n + n))
+    def add(self, states: Tensor, chain_offset: int) -> None:
+        """Take in states ``(n_states, n_chains, *event)`` of chains ``chain_offset, ...``."""
+        if states.dtype not in (torch.float32, torch.float64):
+            states = states.double()
+        n = len(states) * states.shape[1]
+        if n == 0:
+            return
+        if self.n == 0:
+            self._shift.copy_(states[0, 0].reshape(-1))
+        _ops.add_chain_sums_(
+            self._sums,
+            states,
+            shift=self._shift,
+            products=self._products,
+            chain_offset=chain_offset,
+        )
         self.n += n
 
     def covariance(self) -> Tensor:
-        """Return the covariance, or the variances, of what was taken in."""
-        return self._squares / max(self.n - 1, 1)
+        """Return the covariance ``(dim, dim)``, or the variances, of what was taken in."""
+        total, squares = self._sums[: self._dim], self._sums[self._dim :]
+        n, dense = max(self.n, 1), self._products == "all"
+        if dense:
+            lower = squares.view(self._dim, self._dim).tril()
+            squares = lower + lower.tril(-1).mT
+            centred = squares - torch.outer(total, total) / n
+        else:
+            centred = squares - total.square() / n
+        # Where a coordinate never moved, rounding is all that is left.
+        at = (squares.diagonal(), centred.diagonal()) if dense else (squares, centred)
+        moved = at[1] > 8 * torch.finfo(torch.float64).eps * at[0]
+        moved = torch.outer(moved, moved) if dense else moved
+        return torch.where(moved, centred, 0.0) / max(self.n - 1, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds."""
-        return {"mean": self.mean, "squares": self._squares}
+        return {"shift": self._shift, "sums": self._sums}
 
     def restore(self, tensors: dict[str, Tensor], n: int) -> None:
-        """Put back what a checkpoint held after ``n`` states."""
+        """Put back what a checkpoint held after ``n`` states of chains."""
         self.n = n
-        self.mean.copy_(tensors["mean"])
-        self._squares.copy_(tensors["squares"])
+        self._shift.copy_(tensors["shift"])
+        self._sums.copy_(tensors["sums"])
 
     def estimate(self) -> Tensor:
         """Return the variances or the covariance, its correlations shrunk a little towards none.
@@ -179,13 +186,16 @@ class WarmUp:
     """Tunes a kernel over ``n_steps`` steps.
 
     In the first part each chain has a step size of its own, so that those that start far out, where
-    the law is steep, come in; what is found then is one step size for all.
+    the law is steep, come in; what is found then is one step size for all. ``auto`` is the metric
+    of a kernel that leaves the choice open.
     """
 
-    def __init__(self, kernel: Tunable, x: Tensor, n_steps: int, chain_offset: int) -> None:
+    def __init__(
+        self, kernel: Tunable, x: Tensor, n_steps: int, chain_offset: int, auto: str = "auto"
+    ) -> None:
         dim = math.prod(x.shape[1:])
         self._kernel, self._offset, self._n = kernel, chain_offset, 0
-        choice = kernel.metric_choice
+        choice = kernel.metric_choice if kernel.metric_choice != "auto" else auto
         self._dense = choice == "dense" or (choice == "auto" and dim <= _DENSE_UP_TO)
         self._dim, self._device = dim, x.device
         self._first, self._ends = windows(n_steps)
@@ -227,10 +237,11 @@ class WarmUp:
         if len(x) == 0:
             return
         self._n += 1
-        one = len(self._search.step_sizes) == 1
-        self._search.update(
-            pooled_sum(accepted[:, None], self._offset) / len(accepted) if one else accepted
-        )
+        if len(self._search.step_sizes) == 1:
+            total = torch.zeros(1, dtype=torch.float64, device=accepted.device)
+            _ops.add_chain_sums_(total, accepted[None, :, None], chain_offset=self._offset)
+            accepted = total / len(accepted)
+        self._search.update(accepted)
         if self._ends:
             self._take_in(x)
         if self._n == self._early and len(self._search.step_sizes) > 1:
@@ -240,7 +251,7 @@ class WarmUp:
     def _take_in(self, x: Tensor) -> None:
         """Look at the states; at the end of a window take the metric anew."""
         if self._n > self._first:
-            self._states.add(x, self._offset)
+            self._states.add(x[None], self._offset)
         if self._n == self._ends[0]:
             if self._states.n > 1:
                 self._use(self._states.estimate())

@@ -199,9 +199,9 @@ class HMC(Hamiltonian):
         )
 
     @property
-    def is_plain(self) -> bool:
-        """Whether every trajectory has one step size and the identity as its metric."""
-        return self.jitter == 0 and self._metric.is_unit
+    def has_unit_metric(self) -> bool:
+        """Whether the identity is the metric."""
+        return self._metric.is_unit
 
 
 def half_square(x: Tensor) -> Tensor:
