@@ -18,8 +18,13 @@ namespace pf {
 
 constexpr uint64_t kChainLimit = uint64_t{1} << 56;
 
-// A whole number in [0, limit] given as an int (or anything with __index__).
+// A whole number in [0, limit] given as an int (or anything with __index__). What lies on a GPU is
+// refused: reading it would wait for the GPU, and a CUDA graph would keep the number it found.
 inline int64_t whole(py::handle value, const char* name, int64_t limit = INT64_MAX) {
+  if (!PyLong_CheckExact(value.ptr()) && is_tensor(value) &&
+      TensorView(value, name, false).device() >= 0) {
+    bad_type(name, "an int in the host's memory", "a tensor on a GPU");
+  }
   if (PyFloat_Check(value.ptr()) || PyBool_Check(value.ptr())) {
     bad_type(name, "an int", Py_TYPE(value.ptr())->tp_name);
   }

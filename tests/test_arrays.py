@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Arrays of other libraries as states of the ops."""
 
+import contextlib
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 import pushforward as pf
+from pushforward._ops import arrays
 
 STEP = {"step_size": 0.1, "seed": 3, "step": 2}
 TARGET = pf.targets.Gaussian(torch.zeros(3), scale=torch.ones(3))
@@ -83,8 +86,123 @@ def test_read_only_memory():
         pf.ops.langevin_(x, -t.numpy(), **STEP)
 
 
+def probe(x, out=None):
+    """An op that says where its tensors lie."""
+    result = x.clone() if out is None else out.copy_(x)
+    probe.seen = x.data_ptr(), result.data_ptr()
+    return result
+
+
+def test_memory_is_shared_and_not_copied():
+    x, _ = pair()
+    got = arrays.takes_arrays(probe)(x)
+    assert probe.seen == (x.ctypes.data, got.ctypes.data)
+    out = np.empty_like(x)
+    assert arrays.takes_arrays(probe)(x, out=out) is out
+    assert probe.seen == (x.ctypes.data, out.ctypes.data)
+
+
+# ---- libraries -----------------------------------------------------------------------------------
+
+
+class Bare:
+    """An array of a library older than the array API standard: DLPack and nothing else."""
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def __dlpack__(self, **options):
+        return self.memory.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.memory.__dlpack_device__()
+
+
+@pytest.fixture
+def bare(monkeypatch):
+    """The type, as one of a library of its own."""
+    library = ModuleType("oldlibrary")
+    library.from_dlpack = lambda t: Bare(torch.from_dlpack(t))
+    monkeypatch.setitem(sys.modules, "oldlibrary", library)
+    monkeypatch.setattr(Bare, "__module__", "oldlibrary.core.arrays")
+    return Bare
+
+
+def test_a_library_without_the_standards_method(bare):
+    x, t = pair()
+    ours = torch.from_numpy(x)
+    got = pf.ops.langevin(bare(ours), -t, **STEP)
+    assert type(got) is bare
+    assert torch.equal(got.memory, pf.ops.langevin(t, -t, **STEP))
+    value, score = pf.ops.log_density_and_score(bare(ours), TARGET)
+    assert type(value) is type(score) is bare
+    got = arrays.takes_arrays(probe)(bare(ours))
+    assert probe.seen == (ours.data_ptr(), got.memory.data_ptr())
+    state = bare(ours)
+    assert pf.ops.langevin_(state, -t, **STEP) is state
+    assert torch.equal(ours, pf.ops.langevin_(t, -t, **STEP))
+
+
+def test_the_standards_method_goes_first(bare, monkeypatch):
+    standard = ModuleType("standard")
+    standard.from_dlpack = lambda t: ("standard", t)
+    monkeypatch.setattr(bare, "__array_namespace__", lambda self: standard, raising=False)
+    _, t = pair()
+    assert pf.ops.langevin(bare(t), -t, **STEP)[0] == "standard"
+
+
+def test_a_library_that_cannot_take_results_is_named(bare, monkeypatch):
+    _, t = pair()
+    state = bare(t)
+    monkeypatch.delattr(sys.modules["oldlibrary"], "from_dlpack")
+    with pytest.raises(TypeError, match=r"^x: expected .* from_dlpack, got a oldlibrary.core.ar"):
+        pf.ops.langevin(state, -t, **STEP)
+    monkeypatch.delitem(sys.modules, "oldlibrary")
+    with pytest.raises(TypeError, match=r"^x: expected .* from_dlpack"):
+        pf.ops.score(state, TARGET)
+    assert pf.ops.langevin_(state, -t, **STEP) is state  # which gives nothing new back
+
+
+class Stream:
+    def __init__(self):
+        self.waits_for = []
+
+    def wait_stream(self, other):
+        self.waits_for.append(other)
+
+
+@pytest.mark.parametrize("capturing", [False, True])
+@pytest.mark.parametrize("aside", [False, True])
+def test_the_default_stream_waits_for_another(aside, capturing, monkeypatch):
+    default = Stream()
+    current = Stream() if aside else default
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: default)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+
+    class OnGpu:
+        device = torch.device("cuda", 0)
+
+    arrays._hand_back([OnGpu(), torch.zeros(1), OnGpu()])
+    assert default.waits_for == ([current] if aside and not capturing else [])
+
+
+def test_every_array_is_handed_back(monkeypatch):
+    handed = []
+    monkeypatch.setattr(arrays, "_hand_back", lambda tensors: handed.append(len(tensors)))
+    x, t = pair()
+    h = np.full(5, 0.1, np.float32)
+    out = np.empty_like(x)
+    pf.ops.langevin(x, -x, step_size=h, out=out, seed=3, step=2)
+    pf.ops.langevin_(t, -x, **STEP)
+    pf.ops.commit_(t, t + 1, np.zeros(5, np.int64), (x, *(np.zeros((5, 3)) for _ in "ab")))
+    assert handed == [4, 1, 4]
+
+
 JAX = """
 import jax, numpy as np, torch, pushforward as pf
+from pushforward._ops import arrays
 step = {"step_size": 0.1, "seed": 3, "step": 2}
 x = np.linspace(-1, 1, 15).reshape(5, 3).astype(np.float32)
 array, t = jax.numpy.asarray(x), torch.from_numpy(x.copy())
@@ -98,6 +216,15 @@ except ValueError as error:
 else:
     raise AssertionError("an array of JAX was written to")
 assert np.array_equal(np.asarray(array), x)
+
+def probe(x):
+    result = x.clone()
+    seen.extend((x.data_ptr(), result.data_ptr()))
+    return result
+
+seen = []
+got = arrays.takes_arrays(probe)(array)
+assert seen == [array.unsafe_buffer_pointer(), got.unsafe_buffer_pointer()], "a copy was made"
 """
 
 

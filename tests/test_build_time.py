@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The budgets of a build on two cores, held against what ninja noted of this checkout's builds."""
+"""Builds: the architecture that they are for, and their budgets on two cores, held against what
+ninja noted of this checkout's builds."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from emulator import build
+from ptx.nvcc import find_nvcc, needs_nvcc
 
 BUILD = Path(__file__).resolve().parent.parent / "build"
 CUDA = "pf_cuda.dir"
@@ -60,3 +66,37 @@ def test_one_architecture_of_cuda(found):
 @pytest.mark.parametrize("found", builds(of_many=True))
 def test_a_wheel_of_all_architectures(found):
     assert takes(found, "") <= A_WHEEL_TAKES
+
+
+@needs_nvcc
+@pytest.mark.slow
+@pytest.mark.skipif(bool(build.missing()), reason=f"needs {build.missing()}")
+@pytest.mark.parametrize(
+    ("capability", "warning"), [("7.5", "is not supported"), ("99.0", "is older than architecture")]
+)
+def test_an_architecture_too_old_or_too_new_does_not_stop_the_build(tmp_path, capability, warning):
+    import pybind11
+
+    known = subprocess.run(
+        [find_nvcc(), "--list-gpu-code"], capture_output=True, text=True, check=True
+    )
+    newest = max(int(code) for code in re.findall(r"sm_(\d+)", known.stdout))
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho {capability}\n")
+    smi.chmod(0o755)
+    settings = {
+        "CMAKE_MAKE_PROGRAM": build.tool("ninja"),
+        "CMAKE_CUDA_COMPILER": find_nvcc(),
+        "Python_EXECUTABLE": sys.executable,
+        "pybind11_DIR": pybind11.get_cmake_dir(),
+        "PF_CUDA": "AUTO",
+        "PF_NVIDIA_SMI": smi,
+    }
+    command = [build.tool("cmake"), "-S", build.ROOT, "-B", tmp_path / "build", "-G", "Ninja"]
+    command += [f"-D{name}={value}" for name, value in settings.items()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert warning in " ".join(done.stderr.split())
+    expected = 90 if capability == "7.5" else newest
+    rules = (tmp_path / "build" / "build.ninja").read_text()
+    assert set(re.findall(r"code=\[(\S+?)\]", rules)) == {f"sm_{expected},compute_80"}

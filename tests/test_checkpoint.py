@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 
 import pytest
 import safetensors.torch
@@ -33,6 +34,8 @@ def some_tensors():
         "conjugate": torch.complex(x, -x).conj(),
         "scalar": torch.tensor(2.5),
         "empty": x[:0],
+        "empty columns": x[:0].T,
+        "empty, of odd strides": torch.empty_strided((0, 2), (1, 5)),
         "": torch.ones(1),
         "parameter": torch.nn.Parameter(x),
     }
@@ -124,7 +127,7 @@ def header(metadata, **tensors):
 
 
 HUGE = {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}
-OURS = {"format": "pushforward.checkpoint", "format_version": "1", "noise_contract": "1",
+OURS = {"format": "pushforward.checkpoint", "format_version": "2", "noise_contract": "1",
         "pushforward": "0", "facts": "{}", "sha256": "0"}  # fmt: skip
 
 
@@ -138,12 +141,13 @@ OURS = {"format": "pushforward.checkpoint", "format_version": "1", "noise_contra
         ((4).to_bytes(8, "little") + b"[[]]", "damaged"),
         ((200_000).to_bytes(8, "little") + b"[" * 200_000, "damaged"),
         (header({"format": "pt"}), "expected a checkpoint of pushforward"),
-        (header({**OURS, "format_version": "2"}), "format version 2.*reads 1"),
+        (header({**OURS, "format_version": "1"}), "format version 1, an older .* 0; .* reads 2"),
+        (header({**OURS, "format_version": "3"}), "format version 3, a newer .* 0; .* reads 2"),
         (header({**OURS, "format_version": "x"}), "format version is 'x'"),
-        (header({**OURS, "format_version": 2}), "format version is 2"),
+        (header({**OURS, "format_version": 2}), "its format version is 2"),
         (header(OURS), "SHA-256"),
         (header(OURS, x=HUGE), "expected .* bytes by its header"),
-        (header({"format": OURS["format"], "format_version": "1"}), "metadata are incomplete"),
+        (header({"format": OURS["format"], "format_version": "2"}), "metadata are incomplete"),
         (header(OURS, x={"dtype": "F64", "shape": [9], "data_offsets": [0, 0]}), "damaged"),
         (header(OURS, x={"dtype": "F64", "shape": [2**62, 4], "data_offsets": [0, 0]}), "damaged"),
         (header(OURS, x={"dtype": "F99", "shape": [0], "data_offsets": [0, 0]}), "damaged"),
@@ -169,6 +173,29 @@ def test_another_noise_contract_is_refused(path, monkeypatch):
     checkpoint.write(path, {}, {})
     monkeypatch.undo()
     with pytest.raises(ValueError, match="expected noise contract 1, got 2"):
+        checkpoint.read(path)
+
+
+def test_another_version_of_the_package_is_refused(path):
+    checkpoint.write(path, {"x": torch.arange(3.0)}, {"seed": 3})
+    with safetensors.safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = safetensors.torch.load_file(path)
+
+    def rewrite(**changed):
+        described = {**metadata, **changed}
+        described["sha256"] = checkpoint._digest(tensors, described)
+        safetensors.torch.save_file(tensors, path, described)
+
+    rewrite()
+    assert checkpoint.read(path)[1] == {"seed": 3}
+    for other in ("0.0.7", f"{pf.__version__}.post1", ""):
+        rewrite(pushforward=other)
+        words = f"was written by pushforward {other}, this is pushforward {pf.__version__}, "
+        with pytest.raises(ValueError, match=re.escape(f"checkpoint {path}: {words}")):
+            checkpoint.read(path)
+    rewrite(format_version="1")
+    with pytest.raises(ValueError, match="is of format version 1, an older one"):
         checkpoint.read(path)
 
 

@@ -139,3 +139,24 @@ def test_too_little_to_say():
     none = diagnostics.tally(one[:, :0], batch=5)
     assert diagnostics.streaming_ess(none).isnan()
     assert diagnostics.streaming_rhat(none).isnan()
+
+
+@pytest.mark.parametrize(("n_steps", "n_chains", "time"), [(20_000, 4, 500), (20_000, 1, 500)])
+def test_errors_of_slow_chains_are_not_far_off(n_steps, n_chains, time):
+    # Chains whose autocorrelation time is three square roots of their length, where batches of that
+    # square root would show errors twice too small. 100 runs: the rms of z is known to 7 percent.
+    phi, runs = (time - 1) / (time + 1), 100
+    x = ar1(n_steps, runs * n_chains, phi, seed=5).reshape(n_steps, runs, n_chains)
+    z = {}
+    for name, batch in (("ours", pf.diagnostics.batch_size(n_steps)), ("root", 141)):
+        errors = torch.tensor(
+            [
+                pf.diagnostics.streaming_mcse(
+                    pf.diagnostics.tally(x[:, r, :, None].contiguous(), batch=batch)
+                ).item()
+                for r in range(runs)
+            ]
+        )
+        z[name] = (x.mean((0, 2)) / errors).square().mean().sqrt().item()
+    assert 0.8 < z["ours"] < 1.6
+    assert z["root"] > 1.7

@@ -9,9 +9,11 @@ import torch
 import pushforward as pf
 from lattice_reference import enumerate_ising
 from pushforward._ops import lattice as ops
-from pushforward.lattice import HeatBath, Ising, Phi4, observables
+from pushforward.lattice import HeatBath, Ising, Metropolis, Phi4, observables
+from pushforward.lattice.observables import _magnetisation
 
 SIGMAS = 5.5
+SHORT = "ignore:observables. .* too few:RuntimeWarning"
 
 
 def series(law, n_lattices, n_kept, thin, seed=0):
@@ -26,6 +28,7 @@ def series(law, n_lattices, n_kept, thin, seed=0):
     return torch.stack(kept)
 
 
+@pytest.mark.filterwarnings(SHORT)
 @pytest.mark.parametrize("field", [0.0, 0.1])
 def test_estimates_equal_enumeration(field):
     law, exact = Ising((4, 4), temperature=2.4, field=field), enumerate_ising((4, 4), 2.4, field)
@@ -46,6 +49,7 @@ def test_estimates_equal_enumeration(field):
         assert abs(-2 * table.two_point.value[1] - table.energy.value) < 0.01
 
 
+@pytest.mark.filterwarnings(SHORT)
 def test_errors_are_as_large_as_the_spread():
     # 60 series of one law: the errors claimed are those found between the series.
     law, claimed, found = Ising((4, 4), temperature=2.3), [], []
@@ -60,6 +64,7 @@ def test_errors_are_as_large_as_the_spread():
     assert found.std() > 1.6 * naive
 
 
+@pytest.mark.filterwarnings(SHORT)
 def test_parameters_of_every_lattice_have_estimates_of_their_own():
     t = torch.tensor([2.0, 3.0, 2.0])
     law = Ising((4, 4), temperature=t)
@@ -79,6 +84,7 @@ def test_plain_formulas(shape):
     law = Phi4(shape, kappa=0.1, lam=0.1)
     x = pf.random.normal(200, law.n_sites, seed=3, dtype=torch.float64).reshape(50, 4, *shape)
     table = observables(x, law)
+    assert abs(table.magnetisation.value - x.mean()) < 1e-10
     x = x[len(x) % table.block_length :]  # whole blocks only
     flat = x.flatten(2).flatten(0, 1)
     m = flat.mean(1)
@@ -86,7 +92,6 @@ def test_plain_formulas(shape):
     def close(estimate, value):
         return abs(estimate.value.item() - value.item()) < 1e-10
 
-    assert close(table.magnetisation, m.mean())
     assert close(table.abs_magnetisation, m.abs().mean())
     assert close(table.susceptibility, law.n_sites * ((m**2).mean() - m.abs().mean() ** 2))
     assert close(table.binder, 1 - (m**4).mean() / (3 * (m**2).mean() ** 2))
@@ -106,6 +111,7 @@ def test_plain_formulas(shape):
     assert torch.allclose(got, expected.double(), equal_nan=True)
 
 
+@pytest.mark.filterwarnings(SHORT)
 def test_correlation_length_of_a_free_field():
     # lambda = 0 is Gaussian: G~(k) = 1 / (2 - 4 kappa sum cos k), so xi^2 = kappa / (1 - 4 kappa).
     kappa, length = 0.23, 12
@@ -123,12 +129,91 @@ def test_correlation_length_of_a_free_field():
     assert abs(value.item() - math.sqrt(kappa / (1 - 4 * kappa))) < SIGMAS * error.item() < 0.6
 
 
+@pytest.mark.filterwarnings(SHORT)
+@pytest.mark.parametrize("n_kept", [100, 400])
+def test_errors_of_magnetisation_of_one_short_series_cover_the_truth(n_kept):
+    # Whole lattices turn over now and then, once in some 40 sweeps, and <M> = 0.
+    law = Ising((4, 4), temperature=torch.full((100,), 2.3))  # each has estimates of its own
+    value, error = observables(series(law, 100, n_kept, 1, 7), law).magnetisation
+    assert 0.6 < (value / error).square().mean().sqrt() < 1.6
+
+
+@pytest.mark.parametrize(
+    ("n_lattices", "n_kept", "field"), [(4, 60, 0.0), (20, 30, 0.0), (8, 120, 0.05)]
+)
+def test_errors_of_magnetisation_of_several_series_cover_the_truth(n_lattices, n_kept, field):
+    law, z = Ising((4, 4), temperature=2.3, field=field), []
+    truth = enumerate_ising((4, 4), 2.3, field)["m"] if field else 0.0
+    m = series(law, 60 * n_lattices, n_kept, 1, 7).double().mean((2, 3))
+    for one in m.split(n_lattices, 1):
+        (value, error), _ = _magnetisation(one, law, pooled=True)
+        z.append((value.item() - truth) / error.item())
+    assert 0.6 < torch.tensor(z).square().mean().sqrt() < 1.6
+
+
+def test_a_lattice_that_never_turns_has_no_small_error():
+    x, kept = torch.ones(1, 16, 16, dtype=torch.int8), []
+    law = Ising((16, 16), temperature=2.0)
+    for k in range(300):
+        Metropolis().advance(x, law, seed=0, first_step=k, n_steps=1, chain_offset=0)
+        kept.append(x.clone())
+    with pytest.warns(RuntimeWarning, match=r"300 states of a lattice are too few .* of M,"):
+        table = observables(torch.stack(kept), law)
+    assert table.magnetisation.value > 0.8
+    assert table.magnetisation.error > 0.8
+    assert table.energy.error < 0.1
+
+
+@pytest.mark.filterwarnings(SHORT)
+def test_series_of_less_than_two_blocks_have_no_error():
+    law = Ising((4, 4), temperature=2.0, field=0.1)
+    drift = torch.ones(6, 1, 4, 4)
+    drift[:3, :, :2] = -1
+    with pytest.warns(RuntimeWarning, match="too few"):
+        table = observables(drift, law)
+    assert table.n_blocks == 1
+    assert table.energy.value.isfinite()
+    assert table.energy.error.isnan()
+    assert table.magnetisation.error.isnan()
+
+
+def test_one_state_of_each_lattice():
+    law = Ising((4, 4), temperature=2.4)
+    x = series(law, 300, 1, 1)[0]
+    table, same = observables(x, law), observables(x[None], law)
+    exact = enumerate_ising((4, 4), 2.4)
+    for name, truth in (("energy", exact["e"]), ("abs_magnetisation", exact["|m|"])):
+        value, error = getattr(table, name)
+        assert abs(value.item() - truth) < SIGMAS * error.item() < 0.5
+        assert torch.equal(value, getattr(same, name).value)
+    m = x.double().mean((1, 2))
+    assert torch.allclose(table.magnetisation.error, m.square().mean().sqrt() / 300**0.5)
+    in_field = observables(x, Ising((4, 4), temperature=2.4, field=0.1))
+    assert torch.allclose(in_field.magnetisation.error, m.std() / 300**0.5)
+    scan = Ising((4, 4), temperature=torch.full((300,), 2.4))
+    for alone in (observables(x[:1], law), observables(x, scan)):
+        assert alone.energy.value.isfinite().all()
+        assert alone.energy.error.isnan().all()
+        assert alone.magnetisation.error.isnan().all()
+
+
+def test_draws_on_disk_are_read_and_none_is_an_error(tmp_path):
+    law, x = Ising((4, 4), temperature=3.0), torch.ones(20, 4, 4, dtype=torch.int8)
+    call = {"n_steps": 200, "burn_in": 50, "seed": 6}
+    with pytest.raises(ValueError, match="states: expected draws, got a result that kept none"):
+        observables(pf.sample(law, HeatBath(), x, store="stats", **call), law)
+    pytest.importorskip("zarr")
+    memory = observables(pf.sample(law, HeatBath(), x, **call), law)
+    disk = pf.sample(law, HeatBath(), x, store=tmp_path / "draws.zarr", **call)
+    for states in (disk, pf.storage.DrawStore.open(tmp_path / "draws.zarr")):
+        assert str(observables(states, law)) == str(memory)
+
+
 def test_what_cannot_be_averaged_is_an_error():
     law = Ising((4, 4), temperature=2.0)
-    with pytest.raises(ValueError, match="two blocks"):
-        observables(torch.ones(1, 1, 4, 4), law)
-    with pytest.raises(ValueError, match="expected shape"):
-        observables(torch.ones(3, 2, 4, 5), law)
+    for shape in ((3, 2, 4, 5), (0, 2, 4, 4), (3, 0, 4, 4), (0, 4, 4), (4, 4)):
+        with pytest.raises(ValueError, match="expected shape"):
+            observables(torch.ones(shape), law)
     with pytest.raises(TypeError, match="target"):
         observables(torch.ones(3, 2, 4, 4), "law")
     with pytest.raises(TypeError, match="states"):

@@ -271,3 +271,35 @@ def test_a_field_too_large_for_shared_memory(monkeypatch):
     expected = x + h * law.torch_score(x) + math.sqrt(2 * h) * xi
     assert (move("langevin", x.clone(), law, step_size=h) - expected).abs().max() <= 1e-12
     assert (law.score(x) - law.torch_score(x)).abs().max() <= 1e-12
+
+
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers")
+@pytest.mark.parametrize("step_size", [0.1, 0.9])
+def test_trajectories_with_jitter_are_those_of_a_torch_target(step_size):
+    # A metric of ones, given as one, takes the path of torch targets, with the same noise.
+    shape, n = (4, 6), 5
+    law = pf.lattice.Phi4(shape, kappa=0.2, lam=0.3)
+    x = pf.random.normal(n, 24, seed=1, dtype=torch.float64).reshape(n, *shape)
+    native, by_torch = (
+        pf.sample(law, pf.HMC(step_size, n_leapfrog=6, metric=m), x, n_steps=40, seed=2)
+        for m in ("unit", torch.ones(24, dtype=torch.float64))
+    )
+    assert torch.equal(native.n_divergent, by_torch.n_divergent)
+    assert bool((native.n_divergent > 5).all()) == (step_size > 0.5)
+    torch.testing.assert_close(native.draws, by_torch.draws, rtol=0, atol=1e-9)
+    torch.testing.assert_close(native.accept_rate, by_torch.accept_rate, rtol=0, atol=1e-9)
+
+
+def test_a_warm_up_of_fields_stays_native_and_finds_a_step_for_each_coupling():
+    law = pf.lattice.Phi4((6, 6), kappa=0.1, lam=torch.tensor([0.01, 0.3, 10.0]))
+    x = 0.1 * pf.random.normal(3, 36, seed=3).reshape(3, 6, 6)
+    for kernel in (pf.MALA(), pf.HMC(n_leapfrog=5), pf.lattice.Metropolis()):
+        chains = pf.sample(law, kernel, x, warmup=200, n_steps=300, store="stats", seed=4)
+        found = getattr(chains.kernel, "step_size", None)
+        steps = chains.kernel.width if found is None else found
+        assert steps.shape == (3,)
+        assert steps.max() > 2 * steps.min()
+        target = getattr(kernel, "target_accept", 0.5)
+        assert ((chains.accept_rate - target).abs() < 0.17).all()
+        if isinstance(kernel, pf.HMC):
+            assert chains.kernel.has_unit_metric

@@ -175,6 +175,28 @@ def test_draws_of_spins_on_disk(dtype, tmp_path):
     assert torch.equal(log_density, memory.log_density)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("kernel", [pf.lattice.Metropolis(), pf.lattice.Wolff()], ids=repr)
+def test_spins_of_every_type_are_the_same_spins(kernel, dtype):
+    law, call = pf.lattice.Ising((4, 6), temperature=2.5), {"n_steps": 40, "thin": 2, "seed": 8}
+    x = torch.ones(3, 4, 6, dtype=torch.int8)
+    bytes_, typed = (pf.sample(law, kernel, y, **call) for y in (x, x.to(dtype)))
+    stats = pf.sample(law, kernel, x.to(dtype), store="stats", **call)
+    assert typed.draws.dtype == typed.x.dtype == stats.x.dtype == dtype
+    assert torch.equal(typed.draws, bytes_.draws.to(dtype))
+    assert torch.equal(typed.x, bytes_.x.to(dtype))
+    for name in ("mean", "var", "mcse"):
+        assert torch.allclose(getattr(typed, name).double(), getattr(bytes_, name), rtol=1e-6)
+        assert getattr(stats, name).dtype == torch.float64
+    if dtype.itemsize == 2:  # sums of spins do not fit these
+        assert torch.equal(typed.log_density, bytes_.log_density)
+        big = pf.lattice.Ising((256, 256), temperature=1.0)
+        assert big.energy(torch.ones(1, 256, 256, dtype=dtype)) == -(2**17)
+    first = pf.sample(law, kernel, x.to(dtype), n_steps=16, seed=8)
+    rest = pf.sample(law, kernel, first.x, n_steps=24, seed=8, first_step=first.next_step)
+    assert torch.equal(rest.x, typed.x)
+
+
 @pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")  # far tails of x^4
 def test_phi4_in_the_driver_has_the_exact_moments():
     # The 3 x 3 torus in the hopping form, by transfer matrix.
@@ -191,6 +213,7 @@ def test_phi4_in_the_driver_has_the_exact_moments():
         assert abs(squares.mean() - 0.65842) < 5.5 * squares.std() / n**0.5
 
 
+@pytest.mark.filterwarnings("ignore:observables. .* of M,:RuntimeWarning")  # T < T_c
 def test_observables_of_a_run():
     law = pf.lattice.Ising((4, 4), temperature=2.0)
     x = torch.ones(50, 4, 4, dtype=torch.int8)
@@ -201,7 +224,27 @@ def test_observables_of_a_run():
     assert 0 < float(error) < 0.01
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pf.RandomWalk(0.5), pf.MALA(0.1), pf.HMC(0.1), pf.NUTS(0.1), pf.Langevin(0.1),
+        pf.UnderdampedLangevin(0.1, 1.0),
+        pf.Independence(torch.distributions.Normal(torch.zeros(8, 8), torch.ones(8, 8))),
+    ],
+    ids=lambda kernel: type(kernel).__name__,
+)  # fmt: skip
+def test_kernels_of_real_numbers_are_refused_for_spins(kernel):
+    for dtype in (torch.float32, torch.int8):
+        with pytest.raises(ValueError, match=r"kernel: expected lattice\.Metropolis, .*for Ising"):
+            pf.sample(ISING, kernel, start(ISING).to(dtype), n_steps=1)
+
+
 def test_wrong_kernels_and_states_are_named():
+    for dtype in (torch.int64, torch.bool, torch.complex64):
+        with pytest.raises(TypeError, match="x: expected int8, float16, bfloat16, float32 or"):
+            pf.sample(ISING, pf.lattice.HeatBath(), start(ISING).to(dtype), n_steps=1)
+    with pytest.raises(ValueError, match=r"x: expected spins \+1 and -1, got -?0.5"):
+        pf.sample(ISING, pf.lattice.HeatBath(), start(ISING).half() / 2, n_steps=1)
     with pytest.raises(TypeError, match="target: expected Ising"):
         pf.sample(PHI4, pf.lattice.Wolff(), start(PHI4), n_steps=1)
     with pytest.raises(TypeError, match="x: expected float32 or float64"):

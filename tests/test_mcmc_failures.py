@@ -161,6 +161,75 @@ def test_matrices_without_a_factor_are_refused():
     assert chains.n_nonfinite.sum() > 0
 
 
+@may_warn
+@pytest.mark.parametrize("kernel", [pf.RandomWalk(1.0), pf.MALA(0.3), pf.Langevin(0.1)])
+def test_rows_that_raise_beside_data_of_each_chain(kernel):
+    # The edge of the support is another one in each chain, so that rows cannot change places.
+    edges, calls = torch.linspace(-3.0, 3.0, 20), []
+
+    def density(x, validate=True):
+        calls.append(1)
+        law = torch.distributions.Gamma(2.0, 1.0, validate_args=validate)
+        distance = x[:, 0] - edges
+        if not validate:
+            distance = torch.where(distance >= 0, distance, torch.nan)
+        return law.log_prob(distance)
+
+    x, call = (edges + 0.5)[:, None], {"n_steps": 30, "seed": 2}
+    chains = pf.sample(density, kernel, x, **call)
+    n_calls = len(calls)
+    expected = pf.sample(lambda x: density(x, validate=False), kernel, x, **call)
+    assert torch.equal(chains.draws, expected.draws)
+    assert torch.equal(chains.n_nonfinite, expected.n_nonfinite)
+    assert chains.n_nonfinite.sum() > 0
+    assert n_calls < 30 * 2 * 20
+
+
+def test_rows_that_raise_are_found_by_halving():
+    from pushforward.targets.torch_targets import evaluate
+
+    calls, x = [], torch.ones(1024, 1)
+    x[700] = -1.0
+
+    def density(x):
+        calls.append(1)
+        return torch.distributions.Gamma(2.0, 1.0, validate_args=True).log_prob(x[:, 0])
+
+    law = pf.targets.as_target(density)
+    for good in (None, torch.ones(1024, 1)):
+        calls.clear()
+        value, score, raised = evaluate(law, x, good=good)
+        assert len(calls) == 1 + 2 * 10
+        assert raised.nonzero().tolist() == [[700]]
+        assert value[700] == -torch.inf
+        assert score[700].isnan()
+        assert (value[:700] == -1).all()
+
+
+@pytest.mark.parametrize("outside", [-torch.inf, torch.nan])
+@pytest.mark.parametrize(
+    "kernel",
+    [pf.Langevin(0.1), pf.AnnealedLangevin(0.1, [1.0]), pf.UnderdampedLangevin(0.1, 1.0)],
+    ids=name_of,
+)
+def test_no_step_is_taken_from_where_the_density_is_not_positive(kernel, outside):
+    # Its score is 0 there, so that autograd would let chains wander.
+    def density(x):
+        return torch.where(x[:, 0] > 0, -x[:, 0], outside)
+
+    x = torch.ones(50, 1)
+    with pytest.warns(RuntimeWarning, match="of 50 chains left the finite numbers"):
+        chains = pf.sample(density, kernel, x, n_steps=100, seed=0)
+    draws = torch.cat((x[None], chains.draws))[..., 0]
+    held = draws[1:] == draws[:-1]
+    assert torch.equal(held.sum(0), chains.n_nonfinite)
+    assert held[draws[:-1] <= 0].all()
+    assert chains.n_nonfinite.sum() > 0
+    assert torch.allclose(chains.mean[0], draws[1:][~held].double().mean())
+    if isinstance(kernel, pf.UnderdampedLangevin):
+        assert (draws > 0).all()
+
+
 def test_divergences_are_counted(target):
     chains = pf.sample(target, pf.HMC(50.0, 3), start().double(), n_steps=5, seed=1)
     assert (chains.n_divergent == 5).all()
@@ -211,6 +280,68 @@ def test_chains_of_another_offset_are_other_chains(law, kernel):
     assert torch.equal(first, pf.sample(law, kernel, x, n_steps=9, seed=1).x)
 
 
+class Nearby:
+    """y is uniform between x / 2 and 3 x / 2, from where x may be out of reach."""
+
+    def __init__(self, validate):
+        self.validate = validate
+
+    def law(self, x):
+        return torch.distributions.Uniform(x[:, 0] / 2, 1.5 * x[:, 0], validate_args=self.validate)
+
+    def sample(self, x):
+        return self.law(x).sample()[:, None]
+
+    def log_prob(self, y, x):
+        return self.law(x).log_prob(y[:, 0])
+
+
+def test_a_proposal_that_cannot_go_back_is_refused():
+    gamma = torch.distributions.Gamma(3.0, 1.0, validate_args=False)
+    kernels = [pf.MetropolisHastings(Nearby(validate)) for validate in (False, True)]
+    call = {"n_steps": 400, "store": "stats", "seed": 0}
+    start, density = gamma.sample((500, 1)), lambda x: gamma.log_prob(x[:, 0])
+    chains = pf.sample(density, kernels[0], start, **call)
+    assert abs(chains.mean - 3) < 5.5 * chains.mcse
+    assert chains.n_nonfinite.sum() == 0
+    raising, silent = (
+        pf.sample(density, kernel, start[:20], n_steps=20, seed=0) for kernel in reversed(kernels)
+    )
+    assert torch.equal(raising.draws, silent.draws)
+    assert torch.equal(raising.accept_rate, silent.accept_rate)
+
+
+def test_a_log_prob_that_always_raises_is_not_silent():
+    class Broken(Blurred):
+        def log_prob(self, y, x):
+            raise ValueError("always")
+
+    with pytest.raises(ValueError, match="always"):
+        pf.sample(LAW, pf.MetropolisHastings(Broken()), start(), n_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("law", "kernel"),
+    [
+        (LAW, pf.MetropolisHastings(Blurred())),
+        (
+            LAW,
+            pf.Independence(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))),
+        ),
+        (GammaColumns(), pf.mcmc.Gibbs()),
+    ],
+    ids=["proposal", "independence", "gibbs"],
+)
+def test_the_callers_generators_are_left_alone(law, kernel, monkeypatch):
+    def forbidden(seed):
+        raise AssertionError("torch.manual_seed seeds every device")
+
+    monkeypatch.setattr(torch, "manual_seed", forbidden)
+    before = torch.get_rng_state()
+    pf.sample(law, kernel, torch.full((20, 2), 0.5), n_steps=3, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_bad_proposals_are_named():
     class Shape:
         def sample(self, x):
@@ -235,6 +366,11 @@ def test_bad_proposals_are_named():
     )
     with pytest.raises(ValueError, match="support that covers the states"):
         pf.sample(LAW, pf.Independence(uniform), start(), n_steps=1)
+    raising = torch.distributions.Independent(
+        torch.distributions.Uniform(torch.zeros(2), torch.ones(2), validate_args=True), 1
+    )
+    with pytest.raises(ValueError, match="support that covers the states"):
+        pf.sample(LAW, pf.Independence(raising), start(), n_steps=1)
     for wrong in (object(), 3, pf.mcmc.LogNormal(1.0)):
         with pytest.raises(TypeError, match="proposal"):
             pf.Independence(wrong)

@@ -7,6 +7,7 @@ import torch
 
 import pushforward as pf
 from noise_reference import DTYPES, FLOAT32, FLOAT64, SEED, philox
+from pushforward._ops import arguments
 
 # ---- out -----------------------------------------------------------------------------------------
 
@@ -182,3 +183,15 @@ def test_seed_of_another_type(seed):
 def test_a_gpu_that_is_not_there(device):
     with pytest.raises(RuntimeError, match=f"device: got {device}, but .* CUDA (backend|device)"):
         pf.random.normal(2, 2, seed=0, device=device)
+
+
+@pytest.mark.parametrize(("there_are", "said"), [(1, "1 CUDA device here"), (4, "4 CUDA devices")])
+def test_a_device_with_too_large_a_number_is_named(there_are, said, monkeypatch):
+    monkeypatch.setattr(arguments, "DEVICES", ("cpu", "cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there_are)
+    with pytest.raises(ValueError, match=f"^device: got cuda:7, but torch finds {said}"):
+        pf.random.normal(2, 3, seed=0, device="cuda:7")
+    last = torch.device("cuda", there_are - 1)
+    for device in (torch.device("cuda"), last):
+        arguments.check_device(device, "device")

@@ -185,31 +185,8 @@ def registered_calls():
         (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *none)),
         (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *sums)),
         (ops.markov_run_, (x, *law, "mala", h, *nothing, 1, 2, 4, 3, *counts)),
-        (
-            ops.markov_run_,
-            (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts),
-        ),
-        (
-            ops.markov_run_,
-            (
-                x,
-                *law,
-                "hmc",
-                h,
-                *nothing[:4],
-                eye,
-                eye,
-                *nothing[:3],
-                2,
-                0.5,
-                None,
-                1,
-                2,
-                4,
-                3,
-                *counts,
-            ),
-        ),
+        (ops.markov_run_, (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts)),
+        (ops.markov_run_, (x, *law, "hmc", h, *nothing[:4], eye, eye, *nothing[:3], 2, 0.5, None, 1, 2, 4, 3, *counts)),
         (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4)),
         (ops.ising_clusters_, (spins, t, t, True, 1, 2, 3, 4)),
         (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, None, None, None)),
@@ -220,7 +197,7 @@ def registered_calls():
         (ops.reverse_step, (x, score, h, b, h, 1, 2, 3)),
         (ops.reverse_step_, (x, score, h, b, h, 1, 2, 3)),
         (ops.fill_, (x, False, 1, 0, 3, 2)),
-    ]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("index", range(len(registered_calls())))
@@ -245,6 +222,9 @@ def test_opcheck_with_gradients():
     torch.library.opcheck(torch.ops.pushforward.langevin.default, (x, score, h, h, 1, 2, 3))
     torch.library.opcheck(torch.ops.pushforward.diffuse.default, (x, h, h, 1, 3))
     torch.library.opcheck(torch.ops.pushforward.reverse_step.default, (x, score, h, h, h, 1, 2, 3))
+    kind, dim, k, tensors, scalars = ZOO["gaussian-diagonal"].native_arguments(torch.float32)
+    law = (tensors, kind, dim, k, scalars)
+    torch.library.opcheck(torch.ops.pushforward.evaluate.default, (x, *law))
 
 
 @pytest.mark.parametrize(

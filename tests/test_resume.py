@@ -4,6 +4,7 @@
 import fcntl
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 
 import pushforward as pf
 from conftest import ZOO
+from pushforward import checkpoint
 
 LAW = ZOO["gaussian-plane"]
 TORCH = pf.Energy(lambda x: -LAW.torch_log_density(x))
@@ -80,6 +82,91 @@ def test_a_run_that_raised_goes_on_bit_for_bit(target, name, stop_after, tmp_pat
     assert same(whole, unseeded)
 
 
+@pytest.mark.parametrize("target", [LAW, TORCH], ids=["native", "torch"])
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("stop_after", [1, 45, 61, 100])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(target, name, stop_after, tmp_path):
+    kernel, warmup = KERNELS[name]
+    call = {"warmup": warmup, "burn_in": 60 - warmup, "n_steps": 60, "covariance": True, "seed": 4}
+    whole = pf.sample(target, kernel, start(), **call)
+    call["checkpoint"] = tmp_path / "run.safetensors"  # and no `every`
+    stopped = pf.sample(
+        target, kernel, start(), callback=lambda step, x: step >= stop_after, **call
+    )
+    taken = []
+    resumed = pf.sample(
+        target, kernel, start(), callback=lambda step, x: taken.append(step), **call
+    )
+    assert same(whole, resumed)
+    assert not resumed.interrupted
+    if stopped.interrupted:  # unless the last chunk was that long
+        assert taken[0] == stopped.next_step + 1  # where it stopped, with a first chunk of a step
+    else:
+        assert not taken
+
+
+@pytest.mark.parametrize("phases", [{"n_steps": 9}, {"warmup": 25, "burn_in": 3, "n_steps": 6}])
+@pytest.mark.parametrize("target", [LAW, TORCH], ids=["native", "torch"])
+@pytest.mark.parametrize("disk", [False, True], ids=["memory", "disk"])
+@pytest.mark.parametrize("how", ["callback", "ctrl-c"])
+def test_a_run_that_is_stopped_after_each_step_goes_on(phases, target, disk, how, tmp_path):
+    call = {**phases, "seed": 4, "covariance": True}
+    whole = pf.sample(target, pf.MALA(0.3), start(), **call)
+    call |= {"checkpoint": tmp_path / "run", "every": 1000}
+    if disk:
+        store = pytest.importorskip("pushforward.storage").DrawStore
+        pytest.importorskip("zarr")
+        call["store"] = tmp_path / "draws.zarr"
+
+    def stop(step, x):
+        if how == "callback":
+            return True
+        os.kill(os.getpid(), signal.SIGINT)
+        return False
+
+    total = sum(phases.values())
+    for done in range(1, total + 1):
+        chains = pf.sample(target, pf.MALA(0.3), start(), callback=stop, **call)
+        assert chains.next_step == done
+    chains = pf.sample(target, pf.MALA(0.3), start(), **call)
+    if disk:
+        draws, log_density = store.open(tmp_path / "draws.zarr").read()
+        assert torch.equal(draws, whole.draws)
+        assert torch.equal(log_density, whole.log_density)
+        assert torch.equal(chains.mean, whole.mean)
+        assert torch.equal(chains.cov, whole.cov)
+    else:
+        assert same(chains, whole)
+
+
+@pytest.mark.parametrize("store", ["draws", "stats", "last", "disk"])
+@pytest.mark.parametrize(
+    ("target", "kernel", "x"),
+    [
+        (LAW, pf.MALA(0.3), torch.zeros(0, 2)),
+        (TORCH, pf.NUTS(0.3), torch.zeros(0, 2)),
+        (TORCH, pf.MALA(0.3), torch.zeros(2, 0).T),
+        (
+            pf.lattice.Ising((4, 6), temperature=2.5),
+            pf.lattice.Metropolis(),
+            torch.ones(0, 4, 6, dtype=torch.int8),
+        ),
+        (pf.lattice.Phi4((4, 4), kappa=0.2, lam=0.02), pf.MALA(0.1), torch.zeros(0, 4, 4)),
+    ],
+    ids=["native", "nuts", "torch", "ising", "phi4"],
+)
+def test_zero_chains_have_checkpoints_too(target, kernel, x, store, tmp_path):
+    if store == "disk":
+        pytest.importorskip("zarr")
+        store = tmp_path / "draws.zarr"
+    call = {"n_steps": 20, "burn_in": 3, "every": 7, "checkpoint": tmp_path / "run", "seed": 1}
+    call |= {"store": store, "covariance": True, "quantiles": True}
+    pf.sample(target, kernel, x, callback=lambda step, x: step >= 10, **call)
+    for _ in "ab":
+        chains = pf.sample(target, kernel, x, **call)
+        assert (chains.n_steps, chains.x.shape) == (20, x.shape)
+
+
 @pytest.mark.parametrize(
     ("store", "kernel"), [("draws", "HMC(n_leapfrog=4)"), ("disk", "NUTS()"), ("draws", "NUTS()")]
 )
@@ -128,7 +215,8 @@ def test_a_killed_run_goes_on_bit_for_bit(store, kernel, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole, killed, strict=True))
 
 
-def test_a_store_goes_on_wherever_its_run_was_killed(tmp_path):
+@pytest.mark.parametrize(("burn_in", "kills"), [(5, (1, 6, 7, 12)), (0, (1, 2, 3, 12))])
+def test_a_store_goes_on_wherever_its_run_was_killed(burn_in, kills, tmp_path):
     # Above all before its first checkpoint, and between the store's making and the next one.
     pytest.importorskip("zarr")
     script = textwrap.dedent(
@@ -147,17 +235,17 @@ def test_a_store_goes_on_wherever_its_run_was_killed(tmp_path):
 
         torch.set_num_threads(1)
         pf.sample(
-            Law(), pf.Langevin(0.2), torch.ones(5, 2), burn_in=5, n_steps=20, seed=3, every=7,
-            store=folder / "draws.zarr", checkpoint=folder / "run",
+            Law(), pf.Langevin(0.2), torch.ones(5, 2), burn_in=BURN_IN, n_steps=20, seed=3,
+            every=7, store=folder / "draws.zarr", checkpoint=folder / "run",
         )
         torch.save(DrawStore.open(folder / "draws.zarr").read()[0], folder / "draws.pt")
         """
-    )
+    ).replace("BURN_IN", str(burn_in))
 
     def run(folder, calls):
         return subprocess.run([sys.executable, "-c", script, str(folder), str(calls)]).returncode
 
-    folders = {n: tmp_path / str(n) for n in (0, 1, 6, 7, 12)}
+    folders = {n: tmp_path / str(n) for n in (0, *kills)}
     for n, folder in folders.items():
         folder.mkdir()
         if n > 0:
@@ -176,6 +264,54 @@ def test_a_store_of_somebody_else_is_left_alone(tmp_path):
         with pytest.raises(ValueError, match="which exists"):
             pf.sample(LAW, pf.MALA(0.3), start(), checkpoint=tmp_path / "run", **call)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stop_after", [8, 1000], ids=["unfinished", "finished"])
+def test_a_store_that_is_gone_is_named(stop_after, tmp_path):
+    pytest.importorskip("zarr")
+    store, path = tmp_path / "draws.zarr", tmp_path / "run"
+    call = {"n_steps": 200, "thin": 2, "seed": 1, "store": store, "checkpoint": path}
+
+    def again(callback=None):
+        return pf.sample(TORCH, pf.MALA(0.3), start(), callback=callback, **call)
+
+    again(lambda step, x: step >= stop_after)
+    before = path.read_bytes()
+    store.rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"store {store}: expected the \d+ draws .* no store"):
+        again()
+    assert {p.name for p in tmp_path.iterdir()} == {"run", "elsewhere"}
+    pf.sample(TORCH, pf.MALA(0.3), start(), n_steps=4, thin=2, seed=1, store=store)  # fewer draws
+    content = (store / "zarr.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"store {store}: expected the \d+ draws .* got 2"):
+        again()
+    assert (store / "zarr.json").read_bytes() == content
+    assert path.read_bytes() == before
+    store.rename(tmp_path / "other")
+    (tmp_path / "elsewhere").rename(store)
+    assert again().n_steps == 200
+
+
+def test_a_store_without_draws_may_be_gone(tmp_path):
+    pytest.importorskip("zarr")
+    store = tmp_path / "draws.zarr"
+    call = {"burn_in": 50, "n_steps": 20, "seed": 1, "store": store, "checkpoint": tmp_path / "run"}
+    stopped = pf.sample(TORCH, pf.MALA(0.3), start(), callback=lambda step, x: True, **call)
+    assert stopped.next_step == 1
+    shutil.rmtree(store)
+    assert pf.sample(TORCH, pf.MALA(0.3), start(), **call).n_steps == 20
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    call = {"n_steps": 10, "seed": 1, "checkpoint": path}
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "version", lambda name: "0.0.7")
+        pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=rf"by pushforward 0\.0\.7, .* {pf.__version__}"):
+        pf.sample(LAW, pf.MALA(0.3), start(), **call)
+    assert path.read_bytes() == before
 
 
 def test_a_checkpoint_of_another_call_is_refused(tmp_path):

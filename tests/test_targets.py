@@ -44,6 +44,73 @@ def test_score_is_differentiable(target):
     assert torch.allclose(second.sum(1), shifted, rtol=1e-4, atol=1e-4)  # central differences
 
 
+# ---- the op ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_op_gives_the_same_bits_alone_and_together(target, dtype):
+    x = target.sample(33, seed=4, dtype=dtype)
+    value, score = pf.ops.log_density_and_score(x, target)
+    assert torch.equal(pf.ops.log_density(x, target), value)
+    assert torch.equal(pf.ops.score(x, target), score)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_gradient_of_the_op_is_its_score(target, dtype):
+    x = target.sample(33, seed=4, dtype=dtype).requires_grad_()
+    weight = torch.linspace(-2, 3, 33, dtype=dtype)
+    value, score = pf.ops.log_density_and_score(x, target)
+    assert not score.requires_grad
+    assert not pf.ops.score(x, target).requires_grad
+    for of in (value, pf.ops.log_density(x, target)):
+        (got,) = torch.autograd.grad(of @ weight, x)
+        assert torch.equal(got, weight[:, None] * score)
+    if dtype == torch.float64:  # scores of up to 100 in the zoo
+        (formula,) = torch.autograd.grad(target.torch_log_density(x) @ weight, x)
+        assert torch.allclose(got, formula, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["gaussian-dense", "mixture-isotropic", "banana", "ring"])
+def test_the_op_under_gradcheck(name):
+    x = ZOO[name].sample(3, seed=5, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: pf.ops.log_density(x, ZOO[name]), (x,))
+
+
+def test_what_the_op_cannot_differentiate_is_refused():
+    law = ZOO["mixture-isotropic"]
+    x = law.sample(3, seed=5).requires_grad_()
+    (gradient,) = torch.autograd.grad(pf.ops.log_density(x, law).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        (gradient + x**3).sum().backward()
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
+        with pytest.raises(ValueError, match="x: expected a tensor without a tangent"):
+            pf.ops.log_density(dual, law)
+    kind, dim, k, tensors, scalars = law.native_arguments(x.dtype)
+    wanted = [tensors[0].clone().requires_grad_(), *tensors[1:]]
+    with pytest.raises(ValueError, match="parameters: expected tensors without gradient"):
+        torch.ops.pushforward.evaluate(x, wanted, kind, dim, k, scalars)
+
+
+def test_the_gradient_of_the_op_compiles():
+    law = ZOO["mixture-isotropic"]
+    x = law.sample(9, seed=5).requires_grad_()
+
+    def loss(x):
+        return (2 * pf.ops.log_density(x, law)).sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    (expected,) = torch.autograd.grad(loss(x), x)
+    assert torch.equal(torch.autograd.grad(compiled(x), x)[0], expected)
+    both = torch.compile(
+        lambda x: pf.ops.log_density_and_score(x, law), fullgraph=True, backend="aot_eager"
+    )
+    assert [t.requires_grad for t in both(x)] == [True, False]
+
+
+# ---- draws and moments ---------------------------------------------------------------------------
+
+
 def test_exact_draws_have_the_exact_moments(target):
     # z-scores of first and second moments in whitened coordinates; 5.5 sigma twice dim times is a
     # false alarm in 1e6 for the whole zoo. The funnel's second moments have no fourth moment to

@@ -13,11 +13,9 @@ using BitRegister = Uint64Register;
 constexpr int64_t kBitWords = kVectorBytes / 8;  // words in a register
 
 PF_HD BitRegister load_bits(const uint64_t* p) {
-  BitRegister r;
-  __builtin_memcpy(&r, p, sizeof(r));
-  return r;
+  return *reinterpret_cast<const Uint64InMemory*>(p);
 }
-PF_HD void store_bits(uint64_t* p, BitRegister r) { __builtin_memcpy(p, &r, sizeof(r)); }
+PF_HD void store_bits(uint64_t* p, BitRegister r) { *reinterpret_cast<Uint64InMemory*>(p) = r; }
 PF_HD BitRegister same_bits(bool bit) { return BitRegister{} - static_cast<uint64_t>(bit); }
 template <class Bits>
 PF_HD Bits choose_bits(Bits where, Bits a, Bits b) {

@@ -168,17 +168,25 @@ struct PairCounter {
 PF_HD void store_in_order(float* out, const Pack<float>* z) {
   PF_UNROLL
   for (int k = 0; k < Pack<float>::kRegisters; ++k) {
+    constexpr int kPerRegister = Pack<float>::kLanesPerRegister;
     FloatRegister r[4];
     transpose4_register(z[0].r[k], z[1].r[k], z[2].r[k], z[3].r[k], r);
-    memcpy(out + k * 4 * Pack<float>::kLanesPerRegister, r, sizeof(r));
+    PF_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      *reinterpret_cast<FloatInMemory*>(out + (k * 4 + i) * kPerRegister) = r[i];
+    }
   }
 }
 PF_HD void store_in_order(double* out, const Pack<double>* z) {
   PF_UNROLL
   for (int k = 0; k < Pack<double>::kRegisters; ++k) {
+    constexpr int kPerRegister = Pack<double>::kLanesPerRegister;
     DoubleRegister r[2];
     interleave2_register(z[0].r[k], z[1].r[k], r);
-    memcpy(out + k * 2 * Pack<double>::kLanesPerRegister, r, sizeof(r));
+    PF_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      *reinterpret_cast<DoubleInMemory*>(out + (k * 2 + i) * kPerRegister) = r[i];
+    }
   }
 }
 

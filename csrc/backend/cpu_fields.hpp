@@ -20,10 +20,25 @@ struct Field {
 // n_blocks blocks of one chain's sequence from its entry `first` on, which begins a block. `out`
 // has room for kLanes blocks more.
 template <class Law, class T>
-static PF_NOINLINE void fill_entries(NoiseSource noise, uint64_t first, int64_t n_blocks, T* out) {
-  noise.start = first;
-  const int64_t n = n_blocks * Draw<T>::kPerBlock;
-  draw_pairs<Law>(BlockGrid<T>(first, n), noise, n, 0, n_blocks, out);
+static PF_NOINLINE void fill_entries(const NoiseSource& noise, uint64_t first, int64_t n_blocks,
+                                     T* out) {
+  constexpr int kPerBlock = Draw<T>::kPerBlock;
+  const PhiloxKey key(noise.seed);
+  const Pack<uint32_t> lane = PairCounter<T>::lane_order();
+  const ChainCounter<Pack<uint32_t>> chain(noise.chain_offset, Pack<uint32_t>(0u), noise.purpose);
+  const uint64_t block = first / kPerBlock;
+  for (int64_t p = 0; p < n_blocks; p += kLanes, out += kLanes * kPerBlock) {
+    const uint64_t counter = block + static_cast<uint64_t>(p);
+    const uint32_t low = static_cast<uint32_t>(counter);
+    const Pack<uint32_t> c0 = lane + low;
+    Pack<uint32_t> c1(static_cast<uint32_t>(counter >> 32));
+    if (low > UINT32_MAX - kLanes) {  // a carry shows as a sum below its addend
+      c1 = c1 + select(c0 < low, Pack<uint32_t>(1u), Pack<uint32_t>(0u));
+    }
+    Pack<T> z[kPerBlock];
+    Law::template values<T>(philox4x32_10(c0, c1, chain.c2, chain.c3, key), 0, kPerBlock, z);
+    store_in_order(out, z);
+  }
 }
 
 // The entries of one sequence of one chain, in order: a stretch of them at a time.
@@ -184,7 +199,7 @@ class FieldLattice {
     over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
       Walk walk(*this, begin);
       for (int64_t r = begin; r < end; ++r, walk.next()) {
-        walk.row(r, first, entries, [&](const Sites& s, int64_t) { visit(s); });
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) PF_INLINE_LAMBDA { visit(s); });
         if (written.first != nullptr) close_row(written.first + r * stride_);
       }
     });
@@ -200,7 +215,7 @@ class FieldLattice {
         constexpr int kChains = kReductionWidth / kLanes;
         Real chain[kChains];
         for (int j = 0; j < kChains; ++j) chain[j] = Real(T(0));
-        walk.row(r, first, entries, [&](const Sites& s, int64_t column) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t column) PF_INLINE_LAMBDA {
           const int j = static_cast<int>(column / kLanes % kChains);
           chain[j] = chain[j] + s.only_inside(visit(s));
         });
@@ -222,7 +237,7 @@ class FieldLattice {
       Walk walk(*this, begin);
       Real turned = Real(T(0));
       for (int64_t r = begin; r < end; ++r, walk.next()) {
-        walk.row(r, first, entries, [&](const Sites& s, int64_t) {
+        walk.row(r, first, entries, [&](const Sites& s, int64_t) PF_INLINE_LAMBDA {
           turned = fma(s.only_inside(visit(s)), Real(T(0)), turned);
         });
         row_sums_[r] = 0;

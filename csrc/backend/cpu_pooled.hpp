@@ -6,6 +6,7 @@
 #include "core/histogram.hpp"
 
 namespace pf::PF_BACKEND {
+namespace {
 
 // ---- sums over chains --------------------------------------------------------------------------
 
@@ -22,7 +23,7 @@ PF_HD void for_chain_groups(const PooledStates& s, const Visit& visit) {
 
 // All sums of a state of k coordinates at a time, in registers.
 template <class T, int k, Products kProducts>
-static void sum_few(const PooledStates& s, int64_t state) {
+void sum_few(const PooledStates& s, int64_t state) {
   constexpr int kWidth = k + (kProducts == Products::kSquares ? k
                               : kProducts == Products::kAll   ? k * k
                                                               : 0);
@@ -140,7 +141,7 @@ class SumMany {
 };
 
 template <class T, Products kProducts>
-static bool sum_if_few(const PooledStates& s, int64_t state) {
+bool sum_if_few(const PooledStates& s, int64_t state) {
   switch (s.dim) {
     case 1: sum_few<T, 1, kProducts>(s, state); return true;
     case 2: sum_few<T, 2, kProducts>(s, state); return true;
@@ -152,7 +153,7 @@ static bool sum_if_few(const PooledStates& s, int64_t state) {
 
 // The sums of each state; of large ones several threads share the products.
 template <class T>
-static void sum_states(const PooledStates& s, const Place& place) {
+void sum_states(const PooledStates& s, const Place& place) {
   constexpr int64_t kRows = SumMany<T>::kRows;
   const bool all = s.products == Products::kAll;
   const int64_t blocks = all ? (s.dim + kRows - 1) / kRows : 1;
@@ -238,7 +239,7 @@ class CountValues {
 
 // With several parts threads take rows, each into a part of its own; else they take columns.
 template <class T>
-static void count_values(const Sketch& s, const Place& place) {
+void count_values(const Sketch& s, const Place& place) {
   constexpr int64_t kColumns = CountValues<T>::kColumns;
   const bool by_rows = s.n_parts > 1 && s.dim <= kColumns;
   const int64_t n_items = by_rows ? s.n_parts : (s.dim + kColumns - 1) / kColumns;
@@ -258,4 +259,5 @@ static void count_values(const Sketch& s, const Place& place) {
   });
 }
 
+}  // namespace
 }  // namespace pf::PF_BACKEND

@@ -5,15 +5,30 @@
 #include <string>
 
 namespace pf {
+namespace {
+
+// What to do about an error that comes from how this build and the driver fit, or nothing.
+const char* hint(cudaError_t status) {
+  switch (status) {
+    case cudaErrorNoKernelImageForDevice:
+      return " (this build has no code for the architecture of this GPU; see pushforward info)";
+    case cudaErrorInsufficientDriver:
+      return " (a build with CUDA 13 needs a driver of the 580 series or later, one with CUDA 12 "
+             "of the 525 series or later; nvidia-smi says which is installed)";
+    case cudaErrorUnsupportedPtxVersion:
+      return " (the driver is older than the compiler of this build, which has no code for the "
+             "architecture of this GPU: update the driver, or build with PF_CUDA_ARCHITECTURES)";
+    default: return "";
+  }
+}
+
+}  // namespace
 
 void check_cuda(cudaError_t status, const char* doing) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // told here, and not once more to whoever calls next
-  std::string message = std::string("CUDA: ") + doing + ": " + cudaGetErrorString(status);
-  if (status == cudaErrorNoKernelImageForDevice) {
-    message += " (this build has no code for the architecture of this GPU; see pushforward info)";
-  }
-  throw std::runtime_error(message);
+  throw std::runtime_error(std::string("CUDA: ") + doing + ": " + cudaGetErrorString(status) +
+                           hint(status));
 }
 
 DeviceGuard::DeviceGuard(int device) {

@@ -14,8 +14,8 @@ namespace pf::PF_BACKEND {
 PF_HD int sketch_bin(double t) {
   constexpr int kBits = 5, kSide = kSketchBins / 2;
   const double size = t < 0.0 ? -t : t;
-  const int64_t leading = bit_cast<int64_t>(1.0 + size) >> (52 - kBits);
-  const int64_t steps = leading - (int64_t{1023} << kBits);
+  const uint64_t leading = bit_cast<uint64_t>(1.0 + size) >> (52 - kBits);
+  const int64_t steps = static_cast<int64_t>(leading) - (int64_t{1023} << kBits);
   const int64_t out = steps < kSide ? steps : kSide - 1;
   return static_cast<int>(t < 0.0 ? kSide - 1 - out : kSide + out);
 }

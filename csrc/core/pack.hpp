@@ -71,6 +71,7 @@ PF_HD double to_wide(double a) { return a; }
 template <class T>
 struct Pack {
   using Register = typename RegisterOf<T>::type;
+  using InMemory = typename RegisterOf<T>::in_memory;
   static constexpr int kRegisters = kLanes * static_cast<int>(sizeof(T)) / kVectorBytes;
   static constexpr int kLanesPerRegister = kLanes / kRegisters;
   Register r[kRegisters];
@@ -82,10 +83,18 @@ struct Pack {
   }
   static PF_HD Pack load(const T* p) {
     Pack a;
-    __builtin_memcpy(&a, p, sizeof(Pack));
+    PF_UNROLL
+    for (int k = 0; k < kRegisters; ++k) {
+      a.r[k] = *reinterpret_cast<const InMemory*>(p + k * kLanesPerRegister);
+    }
     return a;
   }
-  PF_HD void store(T* p) const { __builtin_memcpy(p, this, sizeof(Pack)); }
+  PF_HD void store(T* p) const {
+    PF_UNROLL
+    for (int k = 0; k < kRegisters; ++k) {
+      *reinterpret_cast<InMemory*>(p + k * kLanesPerRegister) = r[k];
+    }
+  }
   // Past the caches, where p is aligned for it: for what is not read again soon.
   PF_HD void stream(T* p) const {
     if (reinterpret_cast<uintptr_t>(p) % kVectorBytes != 0) return store(p);
@@ -258,9 +267,7 @@ PF_HD Pack<double> to_wide(Pack<float> a) {
   Pack<double> wide;
   PF_UNROLL
   for (int k = 0; k < Pack<double>::kRegisters; ++k) {
-    HalfFloatRegister half;
-    __builtin_memcpy(&half, reinterpret_cast<const char*>(&a) + k * sizeof(half), sizeof(half));
-    wide.r[k] = to_wide_register(half);
+    wide.r[k] = to_wide_register(a.r[k / 2], k % 2 == 1);
   }
   return wide;
 }

@@ -33,28 +33,39 @@ typedef uint32_t Uint32Register __attribute__((vector_size(kVectorBytes)));
 typedef int32_t Int32Register __attribute__((vector_size(kVectorBytes)));
 typedef uint64_t Uint64Register __attribute__((vector_size(kVectorBytes)));
 typedef int64_t Int64Register __attribute__((vector_size(kVectorBytes)));
-typedef float HalfFloatRegister __attribute__((vector_size(kVectorBytes / 2)));
+// The same anywhere in memory: copies of memory may go by 16 bytes, whose stores a load of a whole
+// register must wait for.
+#define PF_ANYWHERE __attribute__((aligned(4), may_alias))
+typedef FloatRegister FloatInMemory PF_ANYWHERE;
+typedef DoubleRegister DoubleInMemory PF_ANYWHERE;
+typedef Uint32Register Uint32InMemory PF_ANYWHERE;
+typedef Uint64Register Uint64InMemory PF_ANYWHERE;
+#undef PF_ANYWHERE
 
 template <class T>
 struct RegisterOf;
 template <>
 struct RegisterOf<float> {
   using type = FloatRegister;
+  using in_memory = FloatInMemory;
   using mask = Int32Register;
 };
 template <>
 struct RegisterOf<double> {
   using type = DoubleRegister;
+  using in_memory = DoubleInMemory;
   using mask = Int64Register;
 };
 template <>
 struct RegisterOf<uint32_t> {
   using type = Uint32Register;
+  using in_memory = Uint32InMemory;
   using mask = Int32Register;
 };
 template <>
 struct RegisterOf<uint64_t> {
   using type = Uint64Register;
+  using in_memory = Uint64InMemory;
   using mask = Int64Register;
 };
 
@@ -95,8 +106,11 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm512_sqrt_pd((__m512d)a);
 }
-PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
-  return (DoubleRegister)_mm512_cvtps_pd((__m256)a);
+// The first half of a register or the second.
+PF_HD DoubleRegister to_wide_register(FloatRegister a, bool second) {
+  const __m256 half =
+      second ? _mm512_extractf32x8_ps((__m512)a, 1) : _mm512_castps512_ps256((__m512)a);
+  return (DoubleRegister)_mm512_cvtps_pd(half);
 }
 template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {
@@ -159,8 +173,10 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm256_sqrt_pd((__m256d)a);
 }
-PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
-  return (DoubleRegister)_mm256_cvtps_pd((__m128)a);
+PF_HD DoubleRegister to_wide_register(FloatRegister a, bool second) {
+  const __m128 half =
+      second ? _mm256_extractf128_ps((__m256)a, 1) : _mm256_castps256_ps128((__m256)a);
+  return (DoubleRegister)_mm256_cvtps_pd(half);
 }
 template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {
@@ -258,8 +274,9 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) { return (FloatRegister)_mm_s
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)_mm_sqrt_pd((__m128d)a);
 }
-PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
-  return (DoubleRegister)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)&a)));
+PF_HD DoubleRegister to_wide_register(FloatRegister a, bool second) {
+  const __m128 all = (__m128)a;
+  return (DoubleRegister)_mm_cvtps_pd(second ? _mm_movehl_ps(all, all) : all);
 }
 template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {
@@ -324,8 +341,9 @@ PF_HD FloatRegister sqrt_register(FloatRegister a) {
 PF_HD DoubleRegister sqrt_register(DoubleRegister a) {
   return (DoubleRegister)vsqrtq_f64((float64x2_t)a);
 }
-PF_HD DoubleRegister to_wide_register(HalfFloatRegister a) {
-  return (DoubleRegister)vcvt_f64_f32((float32x2_t)a);
+PF_HD DoubleRegister to_wide_register(FloatRegister a, bool second) {
+  const float32x4_t all = (float32x4_t)a;
+  return (DoubleRegister)vcvt_f64_f32(second ? vget_high_f32(all) : vget_low_f32(all));
 }
 template <class MaskRegister>
 PF_HD bool any_register(MaskRegister m) {

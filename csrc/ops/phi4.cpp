@@ -131,7 +131,7 @@ class Phi4Chain {
     double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
     int64_t apart[kStates];
     for (int n = 0; n < kStates; ++n) apart[n] = states[n].first - states[0].first;
-    lattice_.for_each_site(states[0], [=](int64_t i, const T* x) {
+    lattice_.for_each_site(states[0], [=](int64_t i, const T* x) PF_INLINE_LAMBDA {
       const double by = to_wide(shift[i]);
       double total = sum[i], square = squares[i];
       PF_UNROLL
@@ -147,7 +147,7 @@ class Phi4Chain {
   PF_HD void close_batch() const {
     const double* sum = of_this(p_.moments.sum);
     double *before = of_this(p_.moments.sum_at_batch), *squares = of_this(p_.moments.batch_squares);
-    lattice_.for_each_site(at_, [=](int64_t i, const T*) {
+    lattice_.for_each_site(at_, [=](int64_t i, const T*) PF_INLINE_LAMBDA {
       const double grown = sum[i] - before[i];
       squares[i] += grown * grown;
       before[i] = sum[i];
@@ -164,8 +164,8 @@ class Phi4Chain {
   PF_HD bool langevin(uint64_t step) {
     const Array next = unused();
     const Real h = Real(step_size_), scale = Real(langevin_noise_scale(step_size_, T(1)));
-    const bool finite =
-        lattice_.finite(entry_of(step), normals_, kNoisy, next, [&](const Sites& s) {
+    const bool finite = lattice_.finite(
+        entry_of(step), normals_, kNoisy, next, [&](const Sites& s) PF_INLINE_LAMBDA {
           const Real x = s.value(at_);
           const Real score = phi4_score(couplings_, x, s.neighbours(at_));
           const Real moved = langevin_move(x, score, h, scale, s.noise());
@@ -185,17 +185,19 @@ class Phi4Chain {
   PF_HD void mala(uint64_t step) {
     const Array next = unused();
     const T h = step_size_, scale = langevin_noise_scale(h, T(1)), half_precision = T(0.25) / h;
-    const double there = lattice_.sum(entry_of(step), normals_, kNoisy, next, [&](const Sites& s) {
-      const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
-      const Real score = phi4_score(couplings_, x, around);
-      s.put(next, langevin_move(x, score, Real(h), Real(scale), xi));
-      return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
-    });
-    const double back = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
-      const Real x = s.value(at_), y = s.value(next), around = s.neighbours(next);
-      const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
-      return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
-    });
+    const double there =
+        lattice_.sum(entry_of(step), normals_, kNoisy, next, [&](const Sites& s) PF_INLINE_LAMBDA {
+          const Real x = s.value(at_), around = s.neighbours(at_), xi = s.noise();
+          const Real score = phi4_score(couplings_, x, around);
+          s.put(next, langevin_move(x, score, Real(h), Real(scale), xi));
+          return fma(xi * xi, Real(T(0.5)), phi4_action(couplings_, x, around));
+        });
+    const double back =
+        lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) PF_INLINE_LAMBDA {
+          const Real x = s.value(at_), y = s.value(next), around = s.neighbours(next);
+          const Real off = fma(-phi4_score(couplings_, y, around), Real(h), x - y);
+          return fma(off * off, Real(half_precision), phi4_action(couplings_, y, around));
+        });
     decide(step, there - back, next);
   }
 
@@ -210,15 +212,16 @@ class Phi4Chain {
     const T half = T(0.5) * eps;
     const Array momentum = lattice_.array(n_arrays(p_) - 1);
     Array from = unused(), to = unused(from);
-    const double before = lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) {
-      const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
-      const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
-      s.put(momentum, kicked);
-      s.put(from, fma(kicked, Real(eps), x));
-      return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
-    });
+    const double before =
+        lattice_.sum(entry_of(step), normals_, kNoisy, from, [&](const Sites& s) PF_INLINE_LAMBDA {
+          const Real x = s.value(at_), around = s.neighbours(at_), p = s.noise();
+          const Real kicked = fma(phi4_score(couplings_, x, around), Real(half), p);
+          s.put(momentum, kicked);
+          s.put(from, fma(kicked, Real(eps), x));
+          return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
+        });
     for (int64_t i = 1; i < p_.n_leapfrog; ++i) {
-      lattice_.pass(0, silence_, kQuiet, to, [&](const Sites& s) {
+      lattice_.pass(0, silence_, kQuiet, to, [&](const Sites& s) PF_INLINE_LAMBDA {
         const Real x = s.value(from);
         const Real kicked =
             fma(phi4_score(couplings_, x, s.neighbours(from)), Real(eps), s.value(momentum));
@@ -229,11 +232,12 @@ class Phi4Chain {
       from = to;
       to = other;
     }
-    const double after = lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) {
-      const Real x = s.value(from), around = s.neighbours(from);
-      const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
-      return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
-    });
+    const double after =
+        lattice_.sum(0, silence_, kQuiet, nothing(), [&](const Sites& s) PF_INLINE_LAMBDA {
+          const Real x = s.value(from), around = s.neighbours(from);
+          const Real p = fma(phi4_score(couplings_, x, around), Real(half), s.value(momentum));
+          return fma(p * p, Real(T(0.5)), phi4_action(couplings_, x, around));
+        });
     const bool diverged = !(before - after >= -kDivergence);
     if (diverged && p_.tallies.n_divergent != nullptr && lattice_.speaks()) {
       ++p_.tallies.n_divergent[index_];
@@ -245,14 +249,14 @@ class Phi4Chain {
   PF_HD void metropolis(uint64_t step) {
     const T width = step_size_;
     const Array move = lattice_.array(1), log_u = lattice_.array(2);
-    lattice_.pass(entry_of(step), moves_, kNoisy, nothing(), [&](const Sites& s) {
+    lattice_.pass(entry_of(step), moves_, kNoisy, nothing(), [&](const Sites& s) PF_INLINE_LAMBDA {
       s.put(move, fma(s.noise(), Real(width + width), Real(-width)));
     });
     lattice_.pass(entry_of(step), words_, kNoisy, nothing(),
-                  [&](const Sites& s) { s.put(log_u, log(s.noise())); });
+                  [&](const Sites& s) PF_INLINE_LAMBDA { s.put(log_u, log(s.noise())); });
     double n_accepted = 0;
     for (int colour = 0; colour < 2; ++colour) {
-      n_accepted += lattice_.sum(0, silence_, kQuiet, at_, [&](const Sites& s) {
+      n_accepted += lattice_.sum(0, silence_, kQuiet, at_, [&](const Sites& s) PF_INLINE_LAMBDA {
         const auto chosen = s.of_colour(colour);
         // Threads of the other colour leave alone what changes.
         if (!any(chosen)) return Real(T(0));
@@ -266,14 +270,13 @@ class Phi4Chain {
     tally(n_accepted / static_cast<double>(lattice_.sites()));
   }
 
-  // Takes the proposal, in the array `next`, where log u <= log_ratio, which NaN never does.
+  // Takes the proposal, in the array `next`, where log u <= log_ratio; NaN and infinity refuse.
   PF_HD void decide(uint64_t step, double log_ratio, Array next) {
-    if (!(absolute(log_ratio) <= Format<double>::kLargest)) refuse();
-    if (p_.tallies.accepted != nullptr) {
-      tally(log_ratio >= 0.0 ? 1.0 : log_ratio < 0.0 ? exp(log_ratio) : 0.0);
-    }
+    const bool known = log_ratio <= Format<double>::kLargest;
+    if (!known) refuse();
+    tally(!known ? 0.0 : log_ratio < 0.0 ? exp(log_ratio) : 1.0);
     const T u = entry<Uniform, T>(noise(purpose::kAccept), step);
-    if (log(u) <= static_cast<T>(log_ratio)) at_ = next;
+    if (known && log(u) <= static_cast<T>(log_ratio)) at_ = next;
   }
 
   const Phi4RunParams& p_;
@@ -309,12 +312,12 @@ struct EvaluateField {
     const Field<T> x = lattice.array(0), score = lattice.array(1);
     NoEntries<T> silence;
     lattice.load(x, static_cast<const T*>(p.fields.x) + index * lattice.sites());
-    const double action =
-        lattice.sum(0, silence, kQuiet, Field<T>{nullptr}, [&](const typename Lattice::Sites& s) {
-          const Real phi = s.value(x), around = s.neighbours(x);
-          s.put(score, phi4_score(couplings, phi, around));
-          return phi4_action(couplings, phi, around);
-        });
+    const double action = lattice.sum(0, silence, kQuiet, Field<T>{nullptr},
+                                      [&](const typename Lattice::Sites& s) PF_INLINE_LAMBDA {
+                                        const Real phi = s.value(x), around = s.neighbours(x);
+                                        s.put(score, phi4_score(couplings, phi, around));
+                                        return phi4_action(couplings, phi, around);
+                                      });
     if (p.log_density != nullptr && lattice.speaks()) {
       static_cast<T*>(p.log_density)[index] = static_cast<T>(-action);
     }

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pushforward import diagnostics
@@ -166,10 +167,19 @@ class Chains:
 
     @cached_property
     def mcse(self) -> Tensor | None:
-        """Standard error of :attr:`mean`, shape ``event``; None likewise."""
-        if self.tallies is not None:
-            return diagnostics.streaming_mcse(self.tallies)
-        return diagnostics.mcse(self._draws) if self._has_draws else None
+        """Standard error of :attr:`mean`, shape ``event``; None likewise.
+
+        From the autocorrelation of the draws where they were kept. Those of a thinned run bound it
+        where they are nearly independent, and the batches of all steps tell it.
+        """
+        by_batches = None if self.tallies is None else diagnostics.streaming_mcse(self.tallies)
+        if not self._has_draws:
+            return by_batches
+        by_draws = diagnostics.mcse(self._draws)
+        if by_batches is None or len(self._draws) == self.n_steps:
+            return by_draws
+        n_draws = self._draws.shape[0] * self._draws.shape[1]
+        return torch.where(diagnostics.ess(self._draws) < n_draws / 2, by_draws, by_batches)
 
     @property
     def _has_draws(self) -> bool:

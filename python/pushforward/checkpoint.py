@@ -28,8 +28,8 @@ from pushforward.fingerprints import fingerprint, tensor_bytes
 
 __all__ = ["FORMAT_VERSION", "difference", "fingerprint", "read", "write"]
 
-FORMAT_VERSION = 1
-"""Version of the layout; a file with a larger one is refused."""
+FORMAT_VERSION = 2
+"""Version of the layout; a file with another one is refused."""
 
 _FORMAT = "pushforward.checkpoint"
 _KEYS = ("format", "format_version", "noise_contract", "pushforward", "facts", "sha256")
@@ -98,9 +98,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     Raises:
         TypeError: ``path`` is no path.
         OSError: the file cannot be read.
-        ValueError: it is no checkpoint of this package, is damaged, or was written by a version
-            with another layout or another noise contract, with which the run would not go on as
-            it began.
+        ValueError: it is no checkpoint of this package, is damaged, or was written by another
+            version of the package, with which the run might not go on as it began.
 
     """
     path = _path(path)
@@ -122,6 +121,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise ValueError(
             f"checkpoint {path}: expected noise contract {random.CONTRACT_VERSION}, got {contract} "
             f"(written by pushforward {metadata['pushforward']})"
+        )
+    written_by, this = metadata["pushforward"], version("pushforward")
+    if written_by != this:
+        raise ValueError(
+            f"checkpoint {path}: was written by pushforward {written_by}, this is pushforward "
+            f"{this}, which might not go on bit for bit"
         )
     try:
         facts = json.loads(metadata["facts"])
@@ -197,10 +202,12 @@ def _check_version(metadata: Mapping[str, Any], path: Path) -> None:
     found = metadata.get("format_version")
     if not isinstance(found, str) or not found.isdecimal() or int(found[:9]) < 1:
         raise ValueError(f"checkpoint {path}: is damaged (its format version is {found!r})")
-    if int(found[:9]) > FORMAT_VERSION:
+    if int(found[:9]) != FORMAT_VERSION:
+        age = "an older" if int(found[:9]) < FORMAT_VERSION else "a newer"
         raise ValueError(
-            f"checkpoint {path}: is of format version {found}, written by pushforward "
-            f"{metadata.get('pushforward')}; this version reads {FORMAT_VERSION}"
+            f"checkpoint {path}: is of format version {found}, {age} one, written by pushforward "
+            f"{metadata.get('pushforward')}; pushforward {version('pushforward')} reads "
+            f"{FORMAT_VERSION}"
         )
 
 

@@ -76,6 +76,8 @@ def fingerprint(obj: Any) -> Any:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """Return the numbers of a tensor, row by row, as bytes; copied only where they have to be."""
+    if tensor.numel() == 0 and tensor.layout == torch.strided:
+        return memoryview(b"")  # without numbers any strides do, also those that no view has
     dense = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     return memoryview(dense.reshape(-1).view(torch.uint8).numpy().data)
 

@@ -3,13 +3,29 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pushforward.constrained import Constrained
+from pushforward.lattice import Phi4
+from pushforward.mcmc import (
+    NUTS,
+    AnnealedLangevin,
+    Autoregressive,
+    Gibbs,
+    Kernel,
+    LogNormal,
+    MetropolisHastings,
+)
 from pushforward.sweeps import native_sweeps
+from pushforward.targets import Energy, NativeTarget
+from pushforward.targets.torch_targets import _LogDensity
 
 if TYPE_CHECKING:
     from pushforward.run import Run
@@ -50,25 +66,25 @@ class StepGraph:
     def _tensors(self) -> list[Tensor]:
         return [*self._run.state.tensors(), self._step]
 
+    def _body(self) -> Tensor:
+        value = self._run.kernel.step(self._run.state, self._step)
+        self._step.add_(1)
+        return value
+
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        run = self._run
-
-        def body() -> Tensor:
-            value = run.kernel.step(run.state, self._step)
-            self._step.add_(1)
-            return value
-
-        side = torch.cuda.Stream(device=run.x.device)
-        side.wait_stream(torch.cuda.current_stream(run.x.device))
-        try:
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UP):
-                    body()
-        finally:
-            torch.cuda.current_stream(run.x.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side):
-            value = body()
+        device = self._run.x.device
+        callers, side = torch.cuda.current_stream(device), torch.cuda.Stream(device=device)
+        side.wait_stream(callers)
+        # A capture that fails leaves its own stream current: this puts back the caller's.
+        with torch.cuda.stream(callers):
+            try:
+                with torch.cuda.stream(side):
+                    _warm_up(self._body)
+            finally:
+                callers.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=side):
+                value = self._body()
         return graph, value
 
     def _put_back(self, saved: list[Tensor]) -> None:
@@ -77,15 +93,42 @@ class StepGraph:
 
     def _compare(self, saved: list[Tensor]) -> None:
         run, first = self._run, self._run.next_step
-        replayed = [self.step(first).clone(), run.x.clone()]
+        replayed = [t.clone() for t in (self.step(first), *self._tensors())]
         self._put_back(saved)
-        eager = [run.kernel.step(run.state, first), run.x.clone()]
-        same = (
-            torch.equal(a.nan_to_num(), b.nan_to_num())
-            for a, b in zip(replayed, eager, strict=True)
-        )
-        if not all(same):
+        value = run.kernel.step(run.state, first)
+        self._step.fill_(first + 1)  # as a replay does
+        # Exactly: both run the same operations on the same numbers. A model that does not give the
+        # same numbers twice would not give the eager run's, be the difference ever so small.
+        if not all(map(_same, replayed, (value, *self._tensors()))):
             raise RuntimeError("a replayed step differs from the same step taken eagerly")
+
+
+def _warm_up(body: Callable[[], Any]) -> None:
+    """Run a step before it is captured, as torch asks.
+
+    The last time whatever waits for the GPU raises. In a capture it would raise as well, but that
+    may leave torch's generator and its memory in the middle of a capture.
+    """
+    for _ in range(_WARM_UP - 1):
+        body()
+    mode = torch.cuda.get_sync_debug_mode()
+    _set_sync_debug_mode("error")
+    try:
+        body()
+    finally:
+        _set_sync_debug_mode(mode)
+
+
+def _set_sync_debug_mode(mode: int | str) -> None:
+    with warnings.catch_warnings():
+        # of a prototype that does not see everything: what it misses raises in the capture
+        warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+        torch.cuda.set_sync_debug_mode(mode)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold equal numbers; NaN equals NaN and nothing else."""
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def graphed(run: Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph | None:
@@ -104,29 +147,69 @@ def graphed(run: Run, target: Any, wanted: Literal["auto"] | bool) -> StepGraph 
         return None
     if run.native or native_sweeps(run.kernel, target) is not None:
         return None  # they are one launch a chunk
-    if wanted == "auto" and not _is_still(target):
+    if wanted == "auto" and not (_is_fixed(run.kernel) and _is_still(target)):
         return None
     return _captured(run, required=wanted is True)
 
 
 def _captured(run: Run, *, required: bool) -> StepGraph | None:
+    handled = sys.exc_info()[1]
     try:
         return StepGraph(run)
     except Exception as error:
-        cause = f"{type(error).__name__}: {error}"
+        first = _first(error, handled)
+        cause = f"{type(first).__name__}: {first}"
         if required:
             raise RuntimeError(f"cuda_graph: the step cannot be captured: {cause}") from error
         warnings.warn(
             f"the step was not captured in a CUDA graph and runs eagerly: {cause}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,  # the caller of sample
         )
         return None
 
 
+def _first(error: BaseException, handled: BaseException | None) -> BaseException:
+    """Return the exception that led to ``error``.
+
+    A model's own comes first: the capture that it ends raises another, and evaluating wraps it.
+    What the caller was handling before all that has no part in it.
+    """
+    seen: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at is not handled and all(at is not e for e in seen):
+        seen.append(at)
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return seen[-1]
+
+
+def _is_fixed(kernel: Kernel) -> bool:
+    """Whether a step of ``kernel`` is the same operations every time, without Python's help."""
+    if isinstance(kernel, MetropolisHastings):
+        return isinstance(kernel.proposal, (LogNormal, Autoregressive))
+    if isinstance(kernel, AnnealedLangevin):
+        return isinstance(kernel.betas, Tensor)
+    return not isinstance(kernel, (NUTS, Gibbs))
+
+
 def _is_still(target: Any) -> bool:
-    """Whether a model does the same at every call: a module in eval mode, or a compiled one."""
-    model = getattr(target, "fn", target)
-    if isinstance(model, nn.Module):
-        return not model.training
-    return hasattr(model, "_torchdynamo_orig_callable")
+    """Whether a target does the same at every call, as far as can be seen.
+
+    The package's own laws do, modules in eval mode, compiled functions, and what is made of them:
+    objects of the user's that hold modules, all of them in eval mode.
+    """
+    if isinstance(target, (NativeTarget, Phi4)):
+        return True
+    if isinstance(target, nn.Module):
+        return not any(module.training for module in target.modules())
+    if isinstance(target, Constrained):
+        return _is_still(target._law)
+    if isinstance(target, (Energy, _LogDensity)):
+        return _is_still(target.fn)
+    if inspect.ismethod(target):
+        return _is_still(target.__self__)
+    if hasattr(target, "_torchdynamo_orig_callable"):
+        return True
+    held = getattr(target, "__dict__", {}).values()
+    modules = [value for value in held if isinstance(value, nn.Module)]
+    return bool(modules) and all(map(_is_still, modules))

@@ -75,7 +75,7 @@ class Recorder:
         if store != "last":
             zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
             self._half = zeros[4], zeros[5]
-            batch = max(1, math.isqrt(n_steps))
+            batch = diagnostics.batch_size(n_steps)
             self.moments = _ops.BatchMoments(
                 _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], batch
             )

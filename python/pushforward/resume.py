@@ -12,10 +12,10 @@ from torch import Tensor
 from pushforward import _ops, checkpoint, random
 from pushforward.files import check_writable
 from pushforward.fingerprints import fingerprint
-from pushforward.storage.disk import check_free
+from pushforward.storage.disk import check_free, read_root
 
 if TYPE_CHECKING:
-    from pushforward.run import Run
+    from pushforward.run import Plan, Run
 
 __all__ = ["Resume"]
 
@@ -25,7 +25,7 @@ class Resume:
 
     Args:
         path: the file, or None.
-        every: steps between two of them; None for one at the end.
+        every: steps between two of them; None for one where the run ends or is stopped.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -57,7 +57,8 @@ class Resume:
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: it is of another call; the message names each difference.
+            ValueError: it is of another call; the message names each difference. Or the store
+                lacks draws that the run has written.
 
         """
         if self._path is None:
@@ -91,7 +92,9 @@ class Resume:
         other = checkpoint.difference(self._facts, facts.get("run", {}))
         if other:
             raise ValueError(f"checkpoint: {self._path} is of another run: {other}")
-        run.restore(tensors, int(facts["position"]))
+        position = int(facts["position"])
+        _check_store(plan, position)
+        run.restore(tensors, position)
         self._saved_at, self._found = run.position, None
 
     def room(self, run: Run) -> int:
@@ -107,3 +110,16 @@ class Resume:
         facts = {"run": self._facts, "position": run.position}
         checkpoint.write(self._path, run.tensors(), facts)
         self._saved_at = run.position
+
+
+def _check_store(plan: Plan, position: int) -> None:
+    """Raise ValueError if the store lacks draws that a checkpoint counts on."""
+    kept = max(0, position - plan.silent) // plan.thin
+    if not isinstance(plan.store, Path) or kept == 0:
+        return
+    expected = f"store {plan.store}: expected the {kept} draws before the checkpoint"
+    if not plan.store.exists():
+        raise ValueError(f"{expected}, got no store there")
+    _, found, _ = read_root(plan.store)
+    if found < kept:
+        raise ValueError(f"{expected}, got {found}")

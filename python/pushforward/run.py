@@ -77,9 +77,17 @@ class Run:
                     f"got {plan.warmup}"
                 )
             tunable = cast("Tunable", kernel)
-            # The sites of a field have one law, so that a metric for each would be noise.
-            auto = "unit" if isinstance(target, lattice.Phi4) else "auto"
-            self._warm_up = WarmUp(tunable, x, plan.warmup, plan.chain_offset, auto)
+            field = isinstance(target, lattice.Phi4)
+            self._warm_up = WarmUp(
+                tunable,
+                x,
+                plan.warmup,
+                plan.chain_offset,
+                # The sites of a field have one law, so that a metric for each would be noise; the
+                # lattices have one where none has parameters of its own.
+                auto="unit" if field else "auto",
+                one_law=not field or getattr(target, "n_lattices", None) is None,
+            )
             self.kernel = cast("Kernel", self._warm_up.kernel)
         self.kernel = self.kernel.prepare(x)
 
@@ -150,7 +158,9 @@ class Run:
     def _adapt(self, warm_up: WarmUp) -> None:
         before = self.state.counts.accepted.clone()
         self._take(1)
-        warm_up.update(self.state.counts.accepted - before, self.x)
+        counts = self.state.counts
+        dead = (counts.n_nonfinite >= self.position) & (counts.accepted == 0)
+        warm_up.update(counts.accepted - before, self.x, dead)
         done = self.position == self.plan.warmup
         kernel = cast("Kernel", warm_up.result if done else warm_up.kernel)
         self.kernel = kernel.prepare(self.x)
@@ -209,13 +219,17 @@ class Run:
             recorder.take(self.x, self.state.counts.n_nonfinite)
         self.position += 1
 
-    def start_recording(self) -> None:
-        """Record from now on, if the silent phases are over."""
-        if self.recorder is not None or self.position < self.plan.silent:
+    def start_recording(self, *, ended: bool = False) -> None:
+        """Record from now on, if the silent phases are over.
+
+        A run that has ended before they were makes its store, with room for what may follow.
+        """
+        begins = self.position >= self.plan.silent or (ended and isinstance(self.plan.store, Path))
+        if self.recorder is not None or not begins:
             return
         self.recorder = self._record(self.plan.n_steps)
         self.state.moments = self.recorder.moments
-        if self.resumed and self.recorder.disk is not None and self.position == self.plan.silent:
+        if self.resumed and self.recorder.disk is not None and self.position <= self.plan.silent:
             self.recorder.disk.truncate(0)  # what a run that was killed wrote after its checkpoint
 
     def _record(self, n_steps: int) -> Recorder:
@@ -349,8 +363,9 @@ class Run:
         self.start_recording()
         for i, counter in enumerate(self._before):
             counter.copy_(tensors[f"before.{i}"])
-        if self.recorder is not None:
-            self.recorder.restore(part("recorder."), position - self.plan.silent)
+        recorded, n = part("recorder."), position - self.plan.silent
+        if self.recorder is not None and (recorded or n > 0):  # else it begins here
+            self.recorder.restore(recorded, n)
 
 
 def _energy(recorder: Recorder) -> float | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from pushforward.sweeps import as_kernel
 from pushforward.targets import as_target
 
 __all__ = ["sample"]
+
+_NARROW = (torch.int8, torch.float16, torch.bfloat16)  # types of spins alone
 
 
 def sample(
@@ -58,7 +61,9 @@ def sample(
             are evaluated with autograd every step.
         kernel: what to run, e.g. :class:`pushforward.MALA`, or a kernel of
             :mod:`pushforward.lattice`.
-        x: start, ``(n_chains, *event)``, float32 or float64 (spins also int8), finite. Not changed.
+        x: start, ``(n_chains, *event)``, float32 or float64, finite. Not changed. Spins of
+            :class:`pushforward.lattice.Ising` may also be int8, float16 or bfloat16; the latter
+            two are int8 while they run, in a callback and in a store on disk.
         n_steps: steps to take after the warm-up and the burn-in.
         warmup: steps to take first, in which the step size and the metric are adapted. The kernel
             found is ``chains.kernel``.
@@ -72,7 +77,8 @@ def sample(
             time.
         checkpoint: a file that the run is saved to and, where it exists, resumed from: the same
             call goes on, bit for bit, and returns the result if the run had ended.
-        every: steps between two checkpoints; by default there is one at the end.
+        every: steps between two checkpoints; there is always one where the run ends or is stopped
+            by ``callback`` or Ctrl-C.
         first_step: index of the first step; pass ``chains.next_step`` to go on.
         chain_offset: global index of the first chain.
         progress: show a bar on stderr, with the acceptance, divergences and R-hat so far; by
@@ -80,9 +86,10 @@ def sample(
         callback: called as ``callback(next_step, x)`` after each chunk of about 0.1 s; ``x`` is
             the live state. A true result ends the run early.
         cuda_graph: on a GPU, whether a step of a torch target is captured in a CUDA graph, which
-            spares the launches and Python: ``"auto"`` does it for an ``nn.Module`` in eval mode
-            and for compiled models, and goes on without where it cannot, with a warning; True
-            raises instead, and captures any callable.
+            spares the launches and Python: ``"auto"`` does it for the package's own laws, modules
+            in eval mode, compiled functions and objects that hold such modules, and goes on
+            without where it cannot, with a warning; True raises instead, and captures any
+            callable.
         seed: see :func:`pushforward.random.resolve_seed`. A resumed run takes the file's where
             this is None.
 
@@ -104,8 +111,8 @@ def sample(
 
     """
     law = as_target(target)
-    state = _start(x, isinstance(law, Ising))
     moves = as_kernel(kernel, law)
+    state = _start(x, isinstance(law, Ising))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     if cuda_graph not in ("auto", True, False):
@@ -131,13 +138,16 @@ def sample(
             resume.load(run, target, kernel, x)
             bar.update(run.position)
             done = _advance(run, resume, target, cuda_graph, interrupt, callback, bar)
+            resume.save(run, at_once=True)
             run.settle()
         except KeyboardInterrupt:
             done = False
         except BaseException:
             run.abandon()
             raise
-    return run.result(interrupted=not done or interrupt.is_set())
+    run.start_recording(ended=True)
+    result = run.result(interrupted=not done or interrupt.is_set())
+    return result if state.dtype == x.dtype else _typed(result, x.dtype)
 
 
 def _store(store: Any) -> Store:
@@ -147,7 +157,14 @@ def _store(store: Any) -> Store:
 
 
 def _start(x: Any, spins: bool) -> Tensor:
-    if not (spins and isinstance(x, Tensor) and x.dtype == torch.int8):
+    narrow = spins and isinstance(x, Tensor) and x.dtype in _NARROW
+    if narrow:
+        _ops.check_tensor(x.to(torch.float32), "x")
+    elif spins and isinstance(x, Tensor) and x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"x: expected int8, float16, bfloat16, float32 or float64 for Ising, got {x.dtype}"
+        )
+    else:
         _ops.check_tensor(x, "x")
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
@@ -157,7 +174,15 @@ def _start(x: Any, spins: bool) -> Tensor:
             f"x: expected a finite start, got inf or nan in {len(bad)} chains, the first being "
             f"{bad[:5].tolist()}"
         )
+    if narrow and bool((x.abs() == 1).all()):  # the kernel names what else there is
+        x = x.detach().to(torch.int8)
     return _ops.copied(x)
+
+
+def _typed(result: Chains, dtype: torch.dtype) -> Chains:
+    """Return a result with its spins in the type of the start."""
+    draws = None if result.draws is None else result.draws.to(dtype)
+    return replace(result, x=result.x.to(dtype), draws=draws)
 
 
 def _advance(
@@ -190,5 +215,4 @@ def _advance(
         interrupt.deliver()
         if callback is not None and callback(run.next_step, run.x) and run.position < total:
             return False
-    resume.save(run, at_once=True)
     return True

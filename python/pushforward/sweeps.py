@@ -112,9 +112,16 @@ def as_kernel(kernel: Any, target: Target) -> Kernel:
 
     Raises:
         TypeError: it is none.
+        ValueError: it moves through the reals and the target's states are spins.
 
     """
     if isinstance(kernel, Kernel):
+        if isinstance(target, lattice.Ising):
+            raise ValueError(
+                "kernel: expected lattice.Metropolis, lattice.HeatBath, lattice.Wolff or "
+                "lattice.SwendsenWang for Ising, whose spins are +1 and -1, got "
+                f"{type(kernel).__name__}"
+            )
         return kernel
     if isinstance(kernel, lattice.Metropolis) and isinstance(target, lattice.Phi4):
         return SiteMoves(kernel)

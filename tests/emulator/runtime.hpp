@@ -21,6 +21,8 @@ using cudaStream_t = void*;
   X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                         \
   X(cudaErrorNoKernelImageForDevice, 209,                                          \
     "no kernel image is available for execution on the device")                    \
+  X(cudaErrorUnsupportedPtxVersion, 222,                                           \
+    "the provided PTX was compiled with an unsupported toolchain.")                \
   X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                \
   X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch") \
   X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                     \

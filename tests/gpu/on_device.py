@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tests of this folder share: the devices, copies on them, comparison bit for bit."""
 
+import warnings
+
 import pytest
 import torch
+from torch import nn
 
 import pushforward as pf
 from pushforward import _native
@@ -43,3 +46,22 @@ def state(n, event, dtype, seed):
     """Standard normal numbers of a shape, on the CPU."""
     flat = pf.random.normal(n, max(1, torch.Size(event).numel()), seed=seed, dtype=dtype)
     return flat.reshape(n, *event)
+
+
+def let_waits_raise(raise_now):
+    """From now on, or no longer, whatever waits for the GPU raises."""
+    with warnings.catch_warnings():
+        # torch says once that this is a prototype, which does not see every wait
+        warnings.filterwarnings("ignore", "Synchronization debug mode", UserWarning)
+        torch.cuda.set_sync_debug_mode("error" if raise_now else "default")
+
+
+class Quadratic(nn.Module):
+    """An energy of three coordinates."""
+
+    def __init__(self):
+        super().__init__()
+        self.precision = nn.Parameter(torch.tensor([0.5, 1.0, 4.0]))
+
+    def forward(self, x):
+        return 0.5 * (x * x * self.precision).sum(1)

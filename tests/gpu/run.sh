@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything that needs a GPU, on a machine that has one, in under ten minutes:
 #
-#     tests/gpu/run.sh              builds, tests, looks for races and bad accesses, measures
+#     tests/gpu/run.sh              builds, tests, measures, looks for bad accesses and races
 #     tests/gpu/run.sh --rehearse   the same without a GPU, to see that the script itself works
 #
 # Needs Python >= 3.10 with torch >= 2.11 for CUDA, pytest, hypothesis, and nvcc; see build.sh for
@@ -31,7 +31,7 @@ part() {
   if ((limit < 5)); then
     word="no time left"
   else
-    timeout -k 5 "$limit" "$@" || status=$?
+    timeout -s INT -k 5 "$limit" "$@" || status=$?  # pytest then says what has failed so far
     word="exit status $status"
     ((status == 0)) && word=ok
     ((status == 124 || status == 137)) && word="stopped after $limit s"
@@ -50,13 +50,13 @@ sanitize() {
     absent "$1" "compute-sanitizer was not found"
   else
     # Without torch's cache every tensor is an allocation of its own, whose end is watched.
-    part "$1" 90 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$1" \
+    part "$1" 70 env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "$sanitizer" --tool "$1" \
       --error-exitcode 9 "$python" tests/gpu/sanitizer_work.py "$1"
   fi
 }
 
 everything() {
-  local site files
+  local site files name
   part "machine" 30 "$python" -c '
 import platform, shutil, subprocess, torch
 print("Python", platform.python_version(), "torch", torch.__version__, "CUDA", torch.version.cuda)
@@ -66,7 +66,7 @@ if torch.cuda.is_available():
     print(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0))
 '
   site=${BUILT:-$work/site}
-  [ -n "${BUILT:-}" ] || part "build" 330 tests/gpu/build.sh "$work/site" || return
+  [ -n "${BUILT:-}" ] || part "build" 240 tests/gpu/build.sh "$work/site" || return
   export PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1
   part "import" 60 "$python" -c '
 import pathlib, sys
@@ -80,11 +80,16 @@ if pf.build_info()["CUDA backend"] == "not built":
   # The tests that have a case for the GPU, and the digests; those of the tools do not run here.
   files=$(grep -l cuda tests/test_*.py | grep -v -E 'test_(architecture|benchmarks|cli|docs|wheel)')
   # shellcheck disable=SC2086
-  part "tests" 240 "$python" -m pytest -q -p no:cacheprovider -k "cuda or gpu or golden" \
+  part "tests" 110 "$python" -m pytest -q -p no:cacheprovider -k "cuda or gpu or golden" \
     tests/gpu $files
+  # Before what may take all the time that is left.
+  part "benchmarks" 180 "$python" benchmarks/bench_cuda.py "${quick[@]}"
   sanitize memcheck
   sanitize racecheck
-  part "benchmarks" 240 "$python" benchmarks/bench_cuda.py "${quick[@]}"
+  # The suites of the CPU, the native module's work done on the GPU.
+  for name in accept ops markov_run lattice_ising lattice_phi4 lattice_sums mcmc targets; do
+    part "$name" 60 "$python" tests/gpu/run_suite.py -q -p no:cacheprovider "tests/test_$name.py"
+  done
 }
 
 closing() {

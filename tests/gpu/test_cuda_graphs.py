@@ -1,14 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counters in a GPU's memory, streams, CUDA graphs, and errors."""
 
+from functools import partial
+
 import pytest
 import torch
-from on_device import STEP, counter, each_device, needs_cuda, on, same, state
+from on_device import (
+    STEP,
+    counter,
+    each_device,
+    each_dtype,
+    let_waits_raise,
+    needs_cuda,
+    on,
+    same,
+    state,
+)
 
 import pushforward as pf
 from conftest import ZOO
+from pushforward import _ops
 
 # ---- counters, streams, graphs -------------------------------------------------------------------
+
+
+def accepted(x, law, seed, step):
+    y, counts, value = -x + 0.1, pf.ops.Counts.zeros(len(x), x.device), law.log_density(x)
+    where = {"seed": seed, "step": step, "counts": counts, "chain_offset": 2}
+    moved = pf.ops.accept_(x.clone(), y, value, law.log_density(y), **where)
+    return torch.cat((moved, value[:, None], counts.accepted[:, None]), 1)
+
+
+MOVES = ["langevin", "random_walk", "mala", "underdamped", "hmc", "nuts"]
+
+
+def moved(x, law, move, seed, step):
+    more = {
+        "langevin": {"betas": torch.linspace(0.5, 1.0, 3, dtype=torch.float64).to(x.device)},
+        "underdamped": {"friction": 1.0, "velocity": torch.ones_like(x)},
+        "hmc": {"n_leapfrog": 2, "jitter": 0.2},
+        "nuts": {"max_depth": 3},
+    }.get(move, {})
+    where = {"seed": seed, "first_step": step, "chain_offset": 2}
+    return pf.ops.markov_run_(x.clone(), law, move, step_size=0.05, n_steps=3, **where, **more)
 
 
 @pytest.mark.parametrize("dim", [3, 4])
@@ -17,6 +51,8 @@ def test_counters_may_be_tensors(device, dim):
     x = on(device, state(50, (dim,), torch.float32, 1))
     law = pf.targets.DoubleWell(dim, mu=-2.0, b=0.7)
     calls = [
+        partial(accepted, x, law),
+        *(partial(moved, x, law, move) for move in MOVES),
         lambda seed, step: pf.ops.langevin(x, -x, step_size=0.1, seed=seed, step=step),
         lambda seed, step: pf.ops.diffuse(x, mean_scale=0.5, std=1.0, seed=seed),
         lambda seed, step: pf.ops.reverse_step(
@@ -30,6 +66,20 @@ def test_counters_may_be_tensors(device, dim):
         for seed, step in ((7, 0), (2**62 + 1, 2**33 + 5)):
             got = call(counter(seed, device), counter(step, device))
             assert same(got, call(seed, step))
+
+
+@pytest.mark.parametrize("columns", [1, 4, 7])
+@pytest.mark.parametrize("uniform", [False, True])
+@each_device
+@each_dtype
+def test_noise_may_begin_at_a_tensor(device, dtype, uniform, columns):
+    got, expected = torch.empty(2, 50, columns, dtype=dtype, device=device)
+    what = {"uniform": uniform, "purpose": 0, "chain_offset": 5}
+    unit = columns if device == "cuda" else 1  # a GPU's counts stretches of so many entries
+    for seed, step in ((7, 0), (2**62 + 1, 2**33 + 5)):
+        _ops.fill_(got, seed=counter(seed, device), start=counter(step, device), **what)
+        _ops.fill_(expected, seed=seed, start=unit * step, **what)
+        assert same(got, expected)
 
 
 @needs_cuda
@@ -87,12 +137,12 @@ def test_the_ops_wait_for_nothing(device):
     loop(1)  # the law's parameters travel once
     if device == "cuda":
         torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
+        let_waits_raise(True)
     try:
         loop(5)
     finally:
         if device == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
+            let_waits_raise(False)
     assert bool(x.isfinite().all())
 
 

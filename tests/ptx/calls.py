@@ -23,8 +23,10 @@ CSRC = ROOT / "csrc"
 HEADERS = [CSRC / "core" / "view.hpp", CSRC / "ops" / "ops.hpp"]
 S = read_structs(*(p.read_text() for p in HEADERS)) if CSRC.exists() else {}
 BLOCK = 128
-NAMES = {torch.float32: "float", torch.float64: "double"}
-PER_BLOCK = {torch.float32: 4, torch.float64: 2}
+# Two bytes are storage: elements of these types are computed with in float32.
+HALVES = {torch.bfloat16: "pf::cuda::BFloat16", torch.float16: "pf::cuda::Float16"}
+NAMES = {torch.float32: "float", torch.float64: "double", **dict.fromkeys(HALVES, "float")}
+PER_BLOCK = {torch.float32: 4, torch.float64: 2, **dict.fromkeys(HALVES, 4)}
 SEED = 0x0123456789ABCDEF
 
 
@@ -55,7 +57,7 @@ class Call:
         self.dtype, self.memory = dtype, Memory()
 
     def at(self, tensor, offset=0):
-        return 0 if tensor is None else self.memory.add(tensor.numpy(), offset)
+        return 0 if tensor is None else self.memory.add(in_numpy(tensor), offset)
 
     def per_chain(self, value):
         if not isinstance(value, torch.Tensor):
@@ -101,7 +103,7 @@ class Call:
             noise,
         ]
         name = NAMES[self.dtype]
-        run = entry(op, f", {name}, ", *parts, f"<{name}")
+        run = entry(op, f", {name}, ", *parts, f"<{HALVES.get(self.dtype, name)}")
         self.launch(run, -(-rows * per_row // BLOCK), arguments, kernel)
 
     def chains(self, op, parts, n_chains, dim, extra_bytes, kernel, n_rows):
@@ -135,8 +137,13 @@ def walk(dim, dtype, largest):
     return f"pf::cuda::Dim<{dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(dim)
 
 
+def in_numpy(tensor):
+    """The memory of a tensor; NumPy knows no bfloat16, so both types of two bytes are patterns."""
+    return (tensor.view(torch.int16) if tensor.dtype in HALVES else tensor).numpy()
+
+
 def same(x, y):
     """Equal bits, or NaN on both sides."""
-    x, y = (t.reshape(-1).numpy() for t in (x, y))
-    bits = f"u{x.dtype.itemsize}"
-    return bool(((x.view(bits) == y.view(bits)) | ((x != x) & (y != y))).all())
+    a, b = (in_numpy(t.contiguous()).view(f"u{t.itemsize}") for t in (x, y))
+    both_nan = ((x != x) & (y != y)).numpy()
+    return bool((x.dtype == y.dtype) & ((a == b) | both_nan).all())

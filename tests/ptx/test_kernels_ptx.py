@@ -13,6 +13,7 @@ from ptx import rounding
 from ptx.calls import (
     BLOCK,
     CSRC,
+    HALVES,
     NAMES,
     PER_BLOCK,
     SEED,
@@ -36,6 +37,7 @@ pytestmark = [
     pytest.mark.skipif(not HAS_WALKS, reason="the CUDA walks are not written yet"),
 ]
 DTYPES = [torch.float32, torch.float64]
+STORED = [*DTYPES, *HALVES]  # in memory, by the walks over elements
 # Many kernels: half a minute of nvcc each.
 SLOW = {"evaluate", *(f"{run}_run" for run in _native.run_kinds)}
 OPS = [
@@ -58,7 +60,7 @@ SHAPES = [(5, 8, 0, True), (5, 8, 0, False), (7, 5, 3, True), (3, 1, 6, True), (
 
 
 @pytest.mark.parametrize(("rows", "n", "start", "aligned"), SHAPES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize("law", ["Normal", "Uniform"])
 def test_fill(law, dtype, rows, n, start, aligned):
     call, out = Call(dtype), torch.zeros(rows, n, dtype=dtype)
@@ -84,14 +86,19 @@ def states(dtype, rows, n):
     return [pf.random.normal(rows, n, seed=s, dtype=dtype) * 3 for s in (1, 2)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+def each_row(low, high, rows, dtype):
+    """A coefficient a row, of the type that the kernels compute in."""
+    return torch.linspace(low, high, rows, dtype=torch.float32 if dtype in HALVES else dtype)
+
+
+@pytest.mark.parametrize("dtype", STORED)
 @pytest.mark.parametrize(("rows", "n"), [(40, 8), (9, 7)])
 @pytest.mark.parametrize("one_each", [False, True])
 def test_langevin(dtype, rows, n, one_each):
     call, step = Call(dtype), 5
     x, score = states(dtype, rows, n)
     h, beta = (
-        (torch.linspace(0.01, 0.3, rows, dtype=dtype), torch.tensor(1.5, dtype=dtype))
+        (each_row(0.01, 0.3, rows, dtype), each_row(1.5, 1.5, 1, dtype)[0])
         if one_each
         else (0.1, 1.5)
     )
@@ -115,7 +122,7 @@ def test_langevin(dtype, rows, n, one_each):
     assert same(x, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", STORED)
 def test_langevin_reads_seed_and_step_in_memory(dtype):
     rows, n, step = 11, 6, 7
     call, (x, score) = Call(dtype), states(dtype, rows, n)
@@ -132,11 +139,11 @@ def test_langevin_reads_seed_and_step_in_memory(dtype):
     assert same(x, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", STORED)
 def test_diffusion(dtype):
     rows, n, step = 10, 12, 3
     (x, score), call = states(dtype, rows, n), Call(dtype)
-    std, out = torch.linspace(0, 1, rows, dtype=dtype), torch.zeros(rows, n, dtype=dtype)
+    std, out = each_row(0, 1, rows, dtype), torch.zeros(rows, n, dtype=dtype)
     kernel = functor(
         c_uint64(call.at(out)), c_uint64(call.at(x)), call.per_chain(0.75), call.per_chain(std)
     )

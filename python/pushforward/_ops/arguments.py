@@ -90,6 +90,14 @@ def check_device(device: torch.device, name: str) -> None:
         raise RuntimeError(
             f"{name}: got {device}, but torch {torch.__version__} finds no CUDA device here"
         )
+    if device.index is None or torch.compiler.is_compiling():  # which cannot ask for the number
+        return
+    n_devices = torch.cuda.device_count()
+    if device.index >= n_devices:
+        raise ValueError(
+            f"{name}: got {device}, but torch finds {n_devices} CUDA "
+            f"{'device' if n_devices == 1 else 'devices'} here"
+        )
 
 
 def is_plain(*tensors: Any) -> bool:
@@ -145,6 +153,31 @@ def changed(x: Tensor) -> Tensor:
     if not x.is_inference():
         torch.autograd.graph.increment_version(x)
     return x
+
+
+class _GradientOnce(torch.autograd.Function):
+    """``grad * score`` whose own derivative is refused, since that of the score is not known."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, score: Tensor, grad: Tensor) -> Tensor:
+        return column(grad, score) * score
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(
+            "a native log-density can be differentiated once, and a second derivative was asked "
+            "for; the torch_log_density of its law can be differentiated again"
+        )
+
+
+def gradient_of(x: Tensor, score: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient in ``x`` of a log-density ``(n_chains,)`` with this ``score`` at ``x``.
+
+    ``grad`` ``(n_chains,)`` is that of the log-density. The second derivative is refused.
+    """
+    if torch.is_grad_enabled():  # the graph of this gradient is wanted
+        return _GradientOnce.apply(x, score, grad)
+    return column(grad, score) * score
 
 
 def like(x: Any) -> Any:

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["array_namespace", "is_array", "takes_arrays", "tensor_of"]
+__all__ = ["is_array", "like_array", "takes_arrays", "tensor_of"]
 
 _PLAIN = (Tensor, int, float, bool, str, type(None))
 
@@ -58,18 +59,47 @@ def tensor_of(value: Any, name: str, *, written: bool = False) -> Tensor:
         ) from error
 
 
-def array_namespace(value: Any) -> Any:
-    """Return the library that ``value`` belongs to, as the array API standard names it."""
+def like_array(value: Any, name: str) -> Callable[[Tensor], Any]:
+    """Return what makes of a tensor an array of the library that ``value`` belongs to.
+
+    That is NumPy's own way, the ``from_dlpack`` of the array API standard, or the one of the
+    package that the type comes from: CuPy has the standard's method only since version 14.
+
+    Raises:
+        TypeError: the library has no ``from_dlpack``.
+
+    """
+    if isinstance(value, np.ndarray):
+        return Tensor.numpy  # NumPy's from_dlpack gives read-only memory before 2.1
+    kind = type(value)
     find = getattr(value, "__array_namespace__", None)
-    return find() if find is not None else np  # NumPy before 2.0 has no such method
+    library = find() if find is not None else sys.modules.get(kind.__module__.split(".")[0])
+    make = getattr(library, "from_dlpack", None)
+    if make is None:
+        raise TypeError(
+            f"{name}: expected an array whose library has from_dlpack, got a "
+            f"{kind.__module__}.{kind.__qualname__}"
+        )
+    return make
 
 
-def _returned(result: Any, namespace: Any) -> Any:
+def _returned(result: Any, make: Callable[[Tensor], Any]) -> Any:
     if isinstance(result, tuple):
-        return tuple(_returned(part, namespace) for part in result)
-    if namespace.__name__ == "numpy":  # its own from_dlpack gives read-only memory before 2.1
-        return result.numpy()
-    return namespace.from_dlpack(result)
+        return tuple(_returned(part, make) for part in result)
+    return make(result)
+
+
+def _hand_back(tensors: Iterable[Tensor]) -> None:
+    """Let what the arrays' libraries queue next come after what torch has queued here.
+
+    They work in the default stream of a GPU, and torch perhaps in another.
+    """
+    for device in {t.device for t in tensors if t.device.type == "cuda"}:
+        with torch.cuda.device(device):
+            ours, theirs = torch.cuda.current_stream(), torch.cuda.default_stream()
+            # A graph being captured may hold no other stream.
+            if ours != theirs and not torch.cuda.is_current_stream_capturing():
+                theirs.wait_stream(ours)
 
 
 def takes_arrays(op: Op, *written: str) -> Op:
@@ -77,22 +107,35 @@ def takes_arrays(op: Op, *written: str) -> Op:
 
     The array's memory is shared both ways. An op in place returns the array that it was given;
     ``written`` names the other arguments that it changes.
+
+    On a GPU the op waits, as DLPack has it, for the stream in which the array's library works. What
+    the library does next waits for the op if it works in the default stream, as CuPy does unless it
+    is told otherwise. Who works in another one, as JAX does, must synchronise before the memory is
+    used again: with torch's current stream, or with the device. Nothing here waits on the host.
     """
     in_place = op.__name__.endswith("_")
     signature = inspect.signature(op)
+    first = next(iter(signature.parameters))
 
     def with_tensors(x: Any, args: Any, kwargs: Any) -> Any:
         call = signature.bind(x, *args, **kwargs)
+        shared = []
+
+        def shared_tensor(value: Any, name: str, written: bool) -> Tensor:
+            shared.append(tensor_of(value, name, written=written))
+            return shared[-1]
+
         for name, value in call.arguments.items():
             if is_array(value):
                 changes = name in ("out", *written) or (in_place and value is x)
-                call.arguments[name] = tensor_of(value, name, written=changes)
+                call.arguments[name] = shared_tensor(value, name, changes)
             elif name == "moments" and isinstance(value, tuple):
                 call.arguments[name] = tuple(
-                    tensor_of(v, name, written=i > 0) if is_array(v) else v
-                    for i, v in enumerate(value)
+                    shared_tensor(v, name, i > 0) if is_array(v) else v for i, v in enumerate(value)
                 )
-        return op(*call.args, **call.kwargs)
+        result = op(*call.args, **call.kwargs)
+        _hand_back(shared)
+        return result
 
     @functools.wraps(op)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -101,14 +144,14 @@ def takes_arrays(op: Op, *written: str) -> Op:
                 return op(x, *args, **kwargs)
             result = with_tensors(x, args, kwargs)
             return kwargs["out"] if is_array(kwargs.get("out")) else result
-        result = with_tensors(x, args, kwargs)
         if in_place:
+            with_tensors(x, args, kwargs)
             return x
-        return (
-            kwargs["out"]
-            if kwargs.get("out") is not None
-            else _returned(result, array_namespace(x))
-        )
+        if kwargs.get("out") is not None:
+            with_tensors(x, args, kwargs)
+            return kwargs["out"]
+        make = like_array(x, first)
+        return _returned(with_tensors(x, args, kwargs), make)
 
     return wrapper  # type: ignore[return-value]
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from pushforward import _native
 from pushforward._ops.arguments import (
     check_tensor,
+    gradient_of,
     implement,
     is_plain,
     library,
@@ -37,18 +39,30 @@ def must_be_native(target: Any) -> None:
 def log_density(x: Tensor, target: NativeTarget) -> Tensor:
     """Return the native log-density ``(n_chains,)`` of a native target at ``x`` (n_chains, dim).
 
+    Differentiable in ``x``, once: the gradient is the native score.
+
     Example:
         >>> import pushforward as pf, torch
         >>> target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
         >>> round(float(pf.ops.log_density(torch.zeros(1, 2), target)), 4)
         -1.8379
+        >>> x = torch.ones(1, 2, requires_grad=True)
+        >>> pf.ops.log_density(x, target).sum().backward()
+        >>> x.grad
+        tensor([[-1., -1.]])
 
     """
-    return log_density_and_score(x, target)[0]
+    if not _is_plain(x, target):
+        return _registered(x, target)[0]
+    value = x.new_empty(x.shape[:1])
+    _native.evaluate(target.native(x), x, value, None, threads())
+    return value
 
 
 def score(x: Tensor, target: NativeTarget) -> Tensor:
     """Return the native score, like ``x``, of a native target at ``x`` (n_chains, dim).
+
+    Not differentiable; the targets' own method is.
 
     Example:
         >>> import pushforward as pf, torch
@@ -57,7 +71,11 @@ def score(x: Tensor, target: NativeTarget) -> Tensor:
         tensor([[-1., -1.]])
 
     """
-    return log_density_and_score(x, target)[1]
+    if not _is_plain(x, target):
+        return _registered(x, target)[1]
+    gradient = like(x)
+    _native.evaluate(target.native(x), x, None, gradient, threads())
+    return gradient
 
 
 def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
@@ -68,20 +86,37 @@ def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tens
         target: a native target of :mod:`pushforward.targets`.
 
     Returns:
-        ``(n_chains,)`` and a tensor like ``x``. Not differentiable; the targets' own methods are.
+        ``(n_chains,)`` and a tensor like ``x``. The first is differentiable in ``x``, once, with
+        the second as its gradient; the second is not. The targets' own methods are, as often as
+        wanted.
 
     Raises:
         TypeError: a dtype or a type is wrong.
         ValueError: the shape is not the target's.
 
     """
+    if not _is_plain(x, target):
+        return _registered(x, target)
+    return _evaluate(x, target.native(x))
+
+
+def _is_plain(x: Tensor, target: NativeTarget) -> bool:
+    """Whether the native module may be called at once, after the checks of both arguments."""
     must_be_native(target)
     if not torch.compiler.is_compiling():
         check_tensor(x, "x")
-    if is_plain(x):
-        return _evaluate(x, target.native(x))
+    return is_plain(x)
+
+
+def _registered(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
+    eager = not torch.compiler.is_compiling()
+    if eager and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
+        raise ValueError(
+            "x: expected a tensor without a tangent of forward mode; the target's own methods take "
+            "one"
+        )
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
-    return torch.ops.pushforward.evaluate(x.detach(), tensors, kind, dim, k, scalars)
+    return torch.ops.pushforward.evaluate(x, tensors, kind, dim, k, scalars)
 
 
 def _evaluate(x: Tensor, target: _native.Target) -> tuple[Tensor, Tensor]:
@@ -131,3 +166,23 @@ def _evaluate_cpu(
 @torch.library.register_fake("pushforward::evaluate", lib=library)
 def _evaluate_fake(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:1]), like(x)
+
+
+def _evaluate_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, parameters, *_ = inputs
+    if any(p.requires_grad for p in parameters):
+        raise ValueError("parameters: expected tensors without gradient; only x has a derivative")
+    ctx.n_parameters = len(parameters)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, output[1])
+
+
+def _evaluate_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    x, gradient = ctx.saved_tensors
+    none = [None] * ctx.n_parameters
+    return gradient_of(x, gradient, grad), none, None, None, None, None
+
+
+torch.library.register_autograd(
+    "pushforward::evaluate", _evaluate_backward, setup_context=_evaluate_setup, lib=library
+)

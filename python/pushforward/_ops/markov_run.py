@@ -57,8 +57,8 @@ def markov_run_(
     jitter: float | None = None,
     max_depth: int | None = None,
     n_steps: int,
-    seed: int,
-    first_step: int = 0,
+    seed: int | Tensor,
+    first_step: int | Tensor = 0,
     chain_offset: int = 0,
     counts: Counts | None = None,
 ) -> Tensor:

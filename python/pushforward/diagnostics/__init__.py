@@ -19,6 +19,7 @@ from pushforward.diagnostics.series import (
 from pushforward.diagnostics.sketch import QuantileSketch, quantile
 from pushforward.diagnostics.streaming import (
     Tallies,
+    batch_size,
     streaming_ess,
     streaming_mcse,
     streaming_rhat,
@@ -31,6 +32,7 @@ __all__ = [
     "Summary",
     "Tallies",
     "autocorrelation",
+    "batch_size",
     "block_means",
     "blocking",
     "ess",

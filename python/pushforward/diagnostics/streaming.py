@@ -16,7 +16,28 @@ from torch import Tensor
 from pushforward import _ops
 from pushforward.diagnostics.arrays import real
 
-__all__ = ["Tallies", "streaming_ess", "streaming_mcse", "streaming_rhat", "tally"]
+__all__ = ["Tallies", "batch_size", "streaming_ess", "streaming_mcse", "streaming_rhat", "tally"]
+
+
+_FEWEST_BATCHES = 30  # a chain: the error bar of one chain alone is then right to 13 percent
+
+
+def batch_size(n_steps: int) -> int:
+    """Return how many steps a batch of a run should have.
+
+    A thirtieth of the run, so that the means of batches are as nearly independent as so many can
+    be, and at least the square root of it.
+
+    Args:
+        n_steps: number of steps, 0 or more.
+
+    Example:
+        >>> import pushforward as pf
+        >>> [pf.diagnostics.batch_size(n) for n in (0, 100, 3000)]
+        [1, 10, 100]
+
+    """
+    return max(1, math.isqrt(n_steps), n_steps // _FEWEST_BATCHES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +51,8 @@ class Tallies:
         n_steps: number of steps.
         half_steps: number of steps in the first half, ``0 < half_steps < n_steps``; the other
             ones are the second half.
-        batch: number of steps a batch, at least 1. About the square root of ``n_steps`` is a good
-            choice; it should be several autocorrelation times.
+        batch: number of steps a batch, at least 1. It should be several autocorrelation times;
+            see :func:`batch_size`.
         shift: what was subtracted from each x, near the chain's values to keep digits.
         total: sum of ``x - shift``.
         squares: sum of ``(x - shift)**2``.

@@ -53,9 +53,12 @@ class Ising(LatticeLaw):
         self.__dict__["in_field"] = bool((self.field != 0).any())
 
     def energy(self, x: Tensor) -> Tensor:
-        """Return E of each lattice, in the type of ``x`` (int8: float64), ``(n_lattices,)``."""
+        """Return E of each lattice, ``(n_lattices,)``.
+
+        In the type of ``x`` if that is float32 or float64, else in float64.
+        """
         self.check_shape(x)
-        spins = x if x.is_floating_point() else x.to(torch.float64)
+        spins = x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float64)
         bonds = (spins * forward_sum(spins, len(self.shape))).flatten(1).sum(1)
         field = self.placed(x)["field"].to(spins.dtype)
         return -bonds - field * spins.flatten(1).sum(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -15,9 +15,11 @@ from torch import Tensor
 from pushforward.diagnostics import block_means, integrated_autocorrelation_time, jackknife
 from pushforward.lattice.base import LatticeLaw
 from pushforward.lattice.ising import Ising
+from pushforward.storage import DrawStore
 
 _BLOCK_TIMES = 5  # autocorrelation times a block
 _MOST_BLOCKS = 200
+_PIECE = 1 << 22  # spins read from a store at a time
 
 
 class Estimate(NamedTuple):
@@ -48,7 +50,7 @@ class Observables:
             smallest momentum along the last dimension and G~ the Fourier transform of G over the
             lattice; NaN where the ratio is below 1, and meant for the symmetric phase.
         block_length: kept states in a block of the jackknife.
-        n_blocks: their number.
+        n_blocks: their number. The error of <M> needs no blocks.
 
     """
 
@@ -78,27 +80,46 @@ class Observables:
 def observables(states: Any, target: LatticeLaw) -> Observables:
     """Return averages over a time series of lattice states, with standard errors.
 
-    Blocks are at least five integrated autocorrelation times long (of M^2 and E, the slower one),
-    and the error is the jackknife's over blocks. Lattices of one law are independent and averaged
-    over; where parameters differ between lattices, each has its own estimates.
+    Lattices of one law are independent and averaged over; where parameters differ between
+    lattices, each has its own estimates. The error of <M> follows from M's own autocorrelation
+    time tau, which is the time between turns of the whole lattice and often far longer than all
+    others: var(M) tau over the number of states. Without a field the variance and tau are those
+    about the mean 0 that symmetry gives, so that a lattice that never turned has an error as large
+    as its M. The other errors are the jackknife's over blocks of at least five autocorrelation
+    times (of M^2 and E, the slower one). Where a series is shorter than two blocks, what is left
+    is the spread between lattices of one law.
+
+    One state of each lattice has the spread between lattices of one law as its errors, and NaN
+    for one lattice or for parameters that differ.
 
     Args:
-        states: ``(n_kept, n_lattices, *shape)``, or a result with such ``.draws``.
+        states: ``(n_kept, n_lattices, *shape)``, one state ``(n_lattices, *shape)``, a result with
+            such ``.draws`` or with a ``.path`` to read them from, or a
+            :class:`pushforward.storage.DrawStore`.
         target: the :class:`Ising` or :class:`Phi4` that they were drawn from.
+
+    Returns:
+        The averages. An error is NaN where there is nothing to take it from.
 
     Raises:
         TypeError: ``states`` or ``target`` has the wrong type.
-        ValueError: a shape is wrong, or there are fewer than two blocks for an error bar.
+        ValueError: a shape is wrong, or a result kept no draws.
+
+    Warns:
+        RuntimeWarning: the series is shorter than ten autocorrelation times, or all lattices of a
+            law together than fifty, so that errors are rough. With fewer than two blocks they are
+            NaN.
 
     Reference: M. E. J. Newman and G. T. Barkema (1999), Monte Carlo methods in statistical physics,
-    chapter 3; K. Binder (1981), Z. Phys. B 43.
+    chapter 3; K. Binder (1981), Z. Phys. B 43; U. Wolff (2004), Monte Carlo errors with less
+    errors, Comput. Phys. Commun. 156.
 
     Example:
         >>> import pushforward as pf, torch
         >>> law = pf.lattice.Ising((4, 4), temperature=2.0)
         >>> x, kept = torch.ones(500, 4, 4, dtype=torch.int8), []
         >>> for k in range(40):
-        ...     pf.lattice.HeatBath().advance(
+        ...     pf.lattice.SwendsenWang().advance(
         ...         x, law, seed=0, first_step=5 * k, n_steps=5, chain_offset=0
         ...     )
         ...     kept.append(x.clone())
@@ -110,25 +131,57 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
     """
     if not isinstance(target, LatticeLaw):
         raise TypeError(f"target: expected Ising or Phi4, got {type(target).__name__}")
+    series = _series(_states(states, target), target)
+    pooled = all(p.ndim == 0 for p in target.parameters.values())
+    m, time_of_m = _magnetisation(series[:, :, 0], target, pooled)
+    time = _longest(_times(series[:, :, [2, 4]], average_chains=pooled))
+    shape = series.shape[:2]
+    for name, tau in (("M", _longest(time_of_m)), ("M^2 or E", time)):
+        text = _complaint(name, tau, shape, pooled)
+        if text:
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+    length = _block_length(len(series), time, pooled)
+    return _estimates(_blocks(series, length, pooled), target, length, m)
+
+
+def _states(states: Any, target: LatticeLaw) -> Iterable[Tensor]:
+    """Return the states of all lattices, one after another."""
     draws = getattr(states, "draws", states)
-    if not isinstance(draws, Tensor):
+    if draws is None and getattr(states, "path", None) is not None:
+        draws = DrawStore.open(states.path)
+    if draws is None:
+        raise ValueError(
+            'states: expected draws, got a result that kept none (run with store="draws" or a '
+            "pathlib.Path)"
+        )
+    if isinstance(draws, DrawStore):
+        given: tuple[int, ...] = (draws.n_written, draws.n_chains, *draws.event)
+    elif isinstance(draws, Tensor):
+        given, draws = tuple(draws.shape), draws.detach()
+    else:
         raise TypeError(
             f"states: expected a tensor or a result with draws, got {type(draws).__name__}"
         )
-    n_dims = len(target.shape)
-    if draws.ndim != n_dims + 2 or tuple(draws.shape[2:]) != target.shape or 0 in draws.shape[:2]:
+    one = len(given) == len(target.shape) + 1 and isinstance(draws, Tensor)
+    shape = (1, *given) if one else given
+    if shape[2:] != target.shape or 0 in shape[:2]:
         raise ValueError(
-            f"states: expected shape (n_kept, n_lattices, *{target.shape}), got "
-            f"{tuple(draws.shape)}"
+            f"states: expected shape (n_kept, n_lattices, *{target.shape}) or (n_lattices, "
+            f"*{target.shape}), got {given}"
         )
-    series = _series(draws.detach(), target)
-    pooled = all(p.ndim == 0 for p in target.parameters.values())
-    length = _block_length(series, pooled)
-    blocks = _blocks(series, length, pooled)
-    return _estimates(blocks, target, length)
+    if isinstance(draws, DrawStore):
+        return _read(draws)
+    return iter(draws[None] if one else draws)
 
 
-def _series(draws: Tensor, target: LatticeLaw) -> Tensor:
+def _read(store: DrawStore) -> Iterator[Tensor]:
+    """Yield the draws of a store, a piece in memory at a time."""
+    each = max(1, _PIECE // (store.n_chains * math.prod(store.event)))
+    for start in range(0, store.n_written, each):
+        yield from store.read(start, min(start + each, store.n_written))[0]
+
+
+def _series(draws: Iterable[Tensor], target: LatticeLaw) -> Tensor:
     """Return what the averages are made of, float64 ``(n_kept, n_lattices, 6 + n_lags + 1)``.
 
     Columns: M, |M|, M^2, M^4, E / V, E^2 / V, the power at the smallest momentum, and G(r).
@@ -156,36 +209,70 @@ def _energy(target: LatticeLaw, phi: Tensor) -> Tensor:
     return target.energy(phi) if isinstance(target, Ising) else -target.log_density(phi)
 
 
-def _block_length(series: Tensor, pooled: bool) -> int:
-    n = len(series)
-    if n < 2:
-        return n
-    with warnings.catch_warnings():  # too short a series ends with one block a lattice
+def _times(series: Tensor, *, average_chains: bool) -> Tensor:
+    """Return autocorrelation times; 1 where there is none."""
+    if len(series) < 2:
+        return torch.ones_like(series[0, 0] if average_chains else series[0])
+    with warnings.catch_warnings():  # _complaint names what is too short
         warnings.simplefilter("ignore", RuntimeWarning)
-        times = integrated_autocorrelation_time(series[:, :, [2, 4]], average_chains=pooled)
-    finite = times[times.isfinite()]
-    slowest = float(finite.max()) if len(finite) else 1.0
-    return min(n, math.ceil(_BLOCK_TIMES * max(1.0, slowest)))
+        times = integrated_autocorrelation_time(series, average_chains=average_chains)
+    return torch.where(times.isfinite(), times, 1.0).clamp(min=1 / len(series))
+
+
+def _longest(times: Tensor) -> float:
+    return max(1.0, float(times.max()))
+
+
+def _magnetisation(m: Tensor, target: LatticeLaw, pooled: bool) -> tuple[Estimate, Tensor]:
+    """Return <M> from ``m``, ``(n_kept, n_lattices)``, and the autocorrelation times of M."""
+    n, n_chains = len(m), m.shape[1] if pooled else 1
+    dims = (0, 1) if pooled else (0,)
+    value = m.mean(dims)
+    even = (target.parameters["field"] == 0).to(m.device)  # then M and -M are alike
+    away = m - torch.where(even, 0.0, value)
+    both = torch.stack((away, -away), 1)  # whose mean is 0
+    times = _times(both.flatten(1) if pooled else both, average_chains=True)
+    share = times / (n * n_chains)  # of the variance of M: that of the mean
+    share = torch.where(even, share, share / (1 - share))  # a mean that was fitted
+    error = (away.square().mean(dims) * share).sqrt()
+    # One series that is too short for its window says nothing of its mean.
+    unknown = n_chains == 1 and (n == 1 or (~even & (n < 2 * _BLOCK_TIMES * times)))
+    return Estimate(value, torch.where(torch.as_tensor(unknown), math.nan, error)), times
+
+
+def _complaint(name: str, tau: float, shape: torch.Size, pooled: bool) -> str:
+    """Return what to say of a series that is too short for an autocorrelation time, if it is."""
+    n, n_chains = shape[0], shape[1] if pooled else 1
+    spread = n_chains >= 2 * _BLOCK_TIMES and n < 2 * _BLOCK_TIMES * tau
+    if n == 1 or n >= max(2 * _BLOCK_TIMES, 10 * _BLOCK_TIMES / n_chains) * tau:
+        return ""
+    return (
+        f"observables: {n} states of {'a' if n_chains == 1 else n_chains} "
+        f"lattice{'' if n_chains == 1 else 's'} are too few for the autocorrelation time of "
+        f"{name}, {tau:.3g} states; errors "
+        + ("are the spread between lattices" if spread else "are not to be relied on")
+    )
+
+
+def _block_length(n: int, tau: float, pooled: bool) -> int:
+    """Return the length of blocks that leave out as few states as can be."""
+    length = math.ceil(_BLOCK_TIMES * tau)
+    if not pooled:
+        length = max(length, n // _MOST_BLOCKS)
+    return n // max(1, n // length)
 
 
 def _blocks(series: Tensor, length: int, pooled: bool) -> Tensor:
     """Return block averages ``(n_blocks, columns)`` or ``(n_blocks, n_lattices, columns)``."""
-    if not pooled:
-        length = max(length, len(series) // _MOST_BLOCKS)
-        blocks = block_means(series, length)
-    else:
-        blocks = block_means(series, length).flatten(0, 1)
+    blocks = block_means(series, length)
+    if pooled:
+        blocks = blocks.flatten(0, 1)
         if len(blocks) > _MOST_BLOCKS:
             blocks = block_means(blocks, len(blocks) // _MOST_BLOCKS)
-    if len(blocks) < 2:
-        raise ValueError(
-            f"states: expected at least two blocks of {length} states (five autocorrelation "
-            f"times), got {len(series)} states"
-        )
     return blocks
 
 
-def _estimates(blocks: Tensor, target: LatticeLaw, length: int) -> Observables:
+def _estimates(blocks: Tensor, target: LatticeLaw, length: int, m: Estimate) -> Observables:
     volume = target.n_sites
     if isinstance(target, Ising):
         temperature = target.temperature.to(blocks.device)
@@ -194,6 +281,9 @@ def _estimates(blocks: Tensor, target: LatticeLaw, length: int) -> Observables:
     k1 = 2 * math.sin(math.pi / target.shape[-1])
 
     def of(statistic: Callable[[Tensor], Tensor]) -> Estimate:
+        if len(blocks) < 2:
+            value = statistic(blocks[0].movedim(-1, 0))
+            return Estimate(value, torch.full_like(value, math.nan))
         return Estimate(*jackknife(lambda mean: statistic(mean.movedim(-1, 0)), blocks))
 
     def correlation_length(c: Tensor) -> Tensor:
@@ -201,7 +291,7 @@ def _estimates(blocks: Tensor, target: LatticeLaw, length: int) -> Observables:
         return torch.where(ratio > 0, ratio, math.nan).sqrt() / k1
 
     return Observables(
-        magnetisation=of(lambda c: c[0]),
+        magnetisation=m,
         abs_magnetisation=of(lambda c: c[1]),
         susceptibility=of(lambda c: volume * (c[2] - c[1] ** 2) / temperature),
         energy=of(lambda c: c[4]),

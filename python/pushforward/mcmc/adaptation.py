@@ -55,19 +55,24 @@ class DualAveraging:
     Args:
         step_sizes: to begin with, float64, one for all chains ``(1,)`` or one each ``(n_chains,)``.
         target: the mean acceptance probability aimed at.
+        reach: how many times the first step sizes it is drawn to at first: large where they are a
+            guess, 1 where they are near.
 
     """
 
-    def __init__(self, step_sizes: Tensor, target: float) -> None:
+    def __init__(self, step_sizes: Tensor, target: float, reach: float = 10.0) -> None:
         self._target, self._n = target, 0
         self.step_sizes = step_sizes
-        self._center = _ops.elementwise_math("log", 10 * step_sizes)
+        self._recent = torch.full_like(step_sizes, target)
+        self._center = _ops.elementwise_math("log", reach * step_sizes)
         self._error, self._mean_log = torch.zeros_like(step_sizes), torch.zeros_like(step_sizes)
 
     def update(self, accept: Tensor) -> None:
         """Take the mean acceptance probabilities at the present step sizes."""
         self._n += 1
-        error = self._target - torch.where(accept.isfinite(), accept, 0.0)
+        accept = torch.where(accept.isfinite(), accept, 0.0)
+        self._recent += (accept - self._recent) / 8
+        error = self._target - accept
         self._error += (error - self._error) / (self._n + 10)
         log_step = self._center - math.sqrt(self._n) / 0.05 * self._error
         log_step = log_step.clamp(-60.0, 60.0)
@@ -75,14 +80,21 @@ class DualAveraging:
         self.step_sizes = _ops.elementwise_math("exp", log_step)
 
     def numbers(self) -> Tensor:
-        """Return what a checkpoint holds, ``(5, n)``."""
+        """Return what a checkpoint holds, ``(6, n)``."""
         count = torch.full_like(self._error, float(self._n))
-        return torch.stack((self._center, self._error, self._mean_log, count, self.step_sizes))
+        held = (self._center, self._error, self._mean_log, count, self.step_sizes, self._recent)
+        return torch.stack(held)
 
     def restore(self, numbers: Tensor) -> None:
         """Put back what a checkpoint held."""
-        self._center, self._error, self._mean_log, count, self.step_sizes = numbers.clone()
+        self._center, self._error, self._mean_log, count, steps, recent = numbers.clone()
         self._n = int(count.max()) if len(count) else 0
+        self.step_sizes, self._recent = steps, recent
+
+    @property
+    def late_acceptance(self) -> Tensor:
+        """The mean acceptance probabilities over about the last eight steps."""
+        return self._recent
 
     @property
     def mean_step_sizes(self) -> Tensor:
@@ -169,7 +181,7 @@ def windows(n_steps: int) -> tuple[int, list[int]]:
     """Return the length of the first phase and the steps at which the metric is taken anew."""
     first, last, base = 75, 50, 25
     if n_steps < first + last + base:
-        first, last = int(0.15 * n_steps), int(0.1 * n_steps)
+        first, last = int(0.15 * n_steps), min(_SHORT, n_steps // 2)
         base = n_steps - first - last
     ends, at, width = [], first, base
     while at + width <= n_steps - last:
@@ -186,15 +198,32 @@ class WarmUp:
     """Tunes a kernel over ``n_steps`` steps.
 
     In the first part each chain has a step size of its own, so that those that start far out, where
-    the law is steep, come in; what is found then is one step size for all. ``auto`` is the metric
-    of a kernel that leaves the choice open.
+    the law is steep, come in; what is found then is one step size for all.
+
+    Args:
+        kernel: to begin with.
+        x: the state, whose shape and device count.
+        n_steps: steps of the warm-up.
+        chain_offset: global index of the first chain.
+        auto: the metric of a kernel that leaves the choice open.
+        one_law: whether all chains have the same law; where they have not, each keeps a step size
+            of its own.
+
     """
 
     def __init__(
-        self, kernel: Tunable, x: Tensor, n_steps: int, chain_offset: int, auto: str = "auto"
+        self,
+        kernel: Tunable,
+        x: Tensor,
+        n_steps: int,
+        chain_offset: int,
+        *,
+        auto: str = "auto",
+        one_law: bool = True,
     ) -> None:
         dim = math.prod(x.shape[1:])
-        self._kernel, self._offset, self._n = kernel, chain_offset, 0
+        self._kernel, self._offset = kernel, chain_offset
+        self._n, self._n_steps = 0, n_steps
         choice = kernel.metric_choice if kernel.metric_choice != "auto" else auto
         self._dense = choice == "dense" or (choice == "auto" and dim <= _DENSE_UP_TO)
         self._dim, self._device = dim, x.device
@@ -203,9 +232,10 @@ class WarmUp:
             self._ends = []
         self._early = self._ends[0] if self._ends else self._first
         each = kernel.steps_per_chain and self._early > 0 and len(x) > 0
+        self._one_law = one_law or not each
+        self._covariance: Tensor | None = None
         self._search = self._new_search(len(x) if each else 1)
         self._states = self._new_states()
-        self._covariance: Tensor | None = None
         if n_steps < _SHORT:
             warnings.warn(
                 f"warmup: {n_steps} steps are too few to adapt; expected at least {_SHORT}",
@@ -214,9 +244,11 @@ class WarmUp:
             )
 
     def _new_search(self, n: int, step_size: float | None = None) -> DualAveraging:
+        """Return a search from the kernel's guess, or from a step size that was found."""
+        near = step_size is not None or self._covariance is not None
         guess = self._kernel.first_guess(self._dim) if step_size is None else step_size
         steps = torch.full((n,), guess, dtype=torch.float64, device=self._device)
-        return DualAveraging(steps, self._kernel.target_accept)
+        return DualAveraging(steps, self._kernel.target_accept, reach=1.0 if near else 10.0)
 
     def _new_states(self) -> Covariance:
         return Covariance(self._dim, dense=self._dense, device=self._device)
@@ -232,21 +264,43 @@ class WarmUp:
         """The kernel that was found."""
         return _with_steps(self._kernel, self._search.mean_step_sizes)
 
-    def update(self, accepted: Tensor, x: Tensor) -> None:
-        """Take in the acceptance probabilities ``(n_chains,)`` of a step and the state after it."""
+    def update(self, accepted: Tensor, x: Tensor, dead: Tensor) -> None:
+        """Take in what a step did.
+
+        Args:
+            accepted: acceptance probabilities ``(n_chains,)``.
+            x: the state after the step.
+            dead: the chains of which no step was finite so far: they say nothing of the others.
+
+        """
         if len(x) == 0:
             return
         self._n += 1
+        alive = ~dead
+        some_are_dead = bool(dead.any()) and bool(alive.any())
         if len(self._search.step_sizes) == 1:
+            heard = accepted[alive] if some_are_dead else accepted
             total = torch.zeros(1, dtype=torch.float64, device=accepted.device)
-            _ops.add_chain_sums_(total, accepted[None, :, None], chain_offset=self._offset)
-            accepted = total / len(accepted)
+            _ops.add_chain_sums_(total, heard[None, :, None], chain_offset=self._offset)
+            accepted = total / len(heard)
         self._search.update(accepted)
         if self._ends:
-            self._take_in(x)
-        if self._n == self._early and len(self._search.step_sizes) > 1:
+            self._take_in(x[alive] if some_are_dead else x)
+        if self._n == self._early and self._one_law and len(self._search.step_sizes) > 1:
             middle = float(self._search.mean_step_sizes.median())
             self._search = self._new_search(1, middle)
+        if self._n == self._n_steps:
+            self._warn_of(self._search.late_acceptance)
+
+    def _warn_of(self, acceptance: Tensor) -> None:
+        target = self._kernel.target_accept
+        if self._n_steps >= _SHORT and bool((acceptance < target / 3).any()):
+            warnings.warn(
+                f"warmup: after {self._n_steps} steps the acceptance probability is "
+                f"{float(acceptance.min()):.2f}, expected about {target:g}; give it more steps",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     def _take_in(self, x: Tensor) -> None:
         """Look at the states; at the end of a window take the metric anew."""
@@ -255,7 +309,7 @@ class WarmUp:
         if self._n == self._ends[0]:
             if self._states.n > 1:
                 self._use(self._states.estimate())
-                self._search = self._new_search(1)
+                self._search = self._new_search(len(x) if not self._one_law else 1)
             self._states = self._new_states()
             self._ends = self._ends[1:]
 

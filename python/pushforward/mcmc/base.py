@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ class State:
         raised: which rows raised in the last evaluation, ``(n_chains,)``, or None if none did.
             Their log-density is -infinity and their score NaN; a step there is refused and counts
             as nonfinite.
+        good: where a torch target did not raise, like ``x``, once it was evaluated: rows that
+            stand in for others while those that raise are looked for.
 
     """
 
@@ -49,10 +52,18 @@ class State:
     moments: _ops.BatchMoments | None = None
     memory: dict[str, Tensor] = field(default_factory=dict)
     raised: Tensor | None = None
+    good: Tensor | None = None
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
-        value, gradient, self.raised = evaluate(self.target, x, score=score)
+        is_whole = x.shape == self.x.shape  # NUTS leaves out the chains whose trees have ended
+        good = self.good if is_whole else None
+        value, gradient, self.raised = evaluate(self.target, x, score=score, good=good)
+        if self.raised is None:
+            if self.good is None and is_whole:
+                self.good = x.detach().clone()  # x may be the state, which changes
+        elif good is not None:
+            self.good = torch.where(_ops.column(self.raised, x), good, x)
         return value, gradient
 
     def commit(self, proposed: Tensor) -> None:
@@ -264,3 +275,23 @@ def uniforms(state: State, step: int | Tensor, purpose: int) -> Tensor:
         start=step,
     )
     return out[:, 0]
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's generators of the CPU and of ``device``; put back their states at the end.
+
+    No other device's generator changes, as it would by ``torch.manual_seed``.
+    """
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)

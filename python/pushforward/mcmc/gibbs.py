@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, random
-from pushforward.mcmc.base import Kernel, State
+from pushforward.mcmc.base import Kernel, State, seeded
 
 __all__ = ["Gibbs"]
 
@@ -115,6 +115,5 @@ def _draw(law: Any, u: Tensor, seed: int) -> Tensor:
     try:
         return law.icdf(u.clamp(max=1 - torch.finfo(u.dtype).eps)).to(u)
     except NotImplementedError:
-        with torch.random.fork_rng(devices=[u.device] if u.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, u.device):
             return law.sample().to(u)

@@ -30,6 +30,16 @@ class _Unadjusted(Kernel):
         return state.evaluate(state.x)[0]
 
 
+def _evaluated(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-density and the score of a torch target at ``x``.
+
+    Where the density is 0 or NaN the score is NaN, whatever autograd says of a constant, so that
+    no step is taken there.
+    """
+    value, score = state.evaluate(x)
+    return value, torch.where(column(value > -torch.inf, x), score, torch.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class Langevin(_Unadjusted):
     r"""Overdamped Langevin dynamics without correction (eq 119, 122).
@@ -75,7 +85,7 @@ class Langevin(_Unadjusted):
 
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
-        value, score = state.evaluate(state.x)
+        value, score = _evaluated(state, state.x)
         proposed = _ops.langevin(
             state.x, score, step_size=self.step_size, beta=self.beta, **state.where(step)
         )
@@ -146,11 +156,12 @@ class AnnealedLangevin(_Unadjusted):
 
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one step on a torch target."""
-        value, score = state.evaluate(state.x)
+        value, score = _evaluated(state, state.x)
         if isinstance(step, Tensor):  # in a captured graph: the step is in the GPU's memory
             if not isinstance(self.betas, Tensor):
                 raise TypeError("betas: expected a tensor in a CUDA graph, got a function")
-            beta = self.betas[step.clamp(max=len(self.betas) - 1)].to(state.x.dtype)
+            # not by [], which reads a 0-d index on the host
+            beta = self.betas.take(step.clamp(max=len(self.betas) - 1)).to(state.x.dtype)
         else:
             beta = self.schedule(step, 1)[0].to(state.x.dtype)
         proposed = _ops.langevin(
@@ -240,7 +251,7 @@ class UnderdampedLangevin(_Unadjusted):
             velocity = velocity / torch.as_tensor(column(self.beta, state.x)).sqrt()
         state.memory["velocity"] = velocity.contiguous()
         if not self.runs_on(state.target):
-            value, score = state.evaluate(state.x)
+            value, score = _evaluated(state, state.x)
             state.memory |= {"log_density": value.clone(), "score": score.clone()}
 
     def log_density(self, state: State) -> Tensor:
@@ -269,7 +280,7 @@ class UnderdampedLangevin(_Unadjusted):
         halfway = x + 0.5 * h * v
         v = keep * v + spread * normals(state, step, random.PURPOSES["momentum"])
         proposed = halfway + 0.5 * h * v
-        next_value, next_score = state.evaluate(proposed)
+        next_value, next_score = _evaluated(state, proposed)
         v = v + 0.5 * h * next_score
         # a step is taken whole or not at all
         taken = _ops.rows(proposed.isfinite() & v.isfinite()).all(1)

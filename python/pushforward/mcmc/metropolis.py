@@ -152,7 +152,7 @@ class MetropolisHastings(Metropolised):
 
     Raises:
         TypeError: the proposal lacks one of the two methods.
-        ValueError: it returned a wrong shape, or a state lies outside its support.
+        ValueError: it returned a wrong shape, or its ``log_prob`` raised this for every chain.
 
     Reference: W. K. Hastings (1970), Monte Carlo sampling methods using Markov chains and their
     applications, Biometrika 57.

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, random
-from pushforward.mcmc.base import State, check_positive, held, normals
+from pushforward._ops import column
+from pushforward.mcmc.base import State, check_positive, held, normals, seeded
 from pushforward.targets import NativeTarget
 from pushforward.targets.base import number
+from pushforward.targets.torch_targets import OF_A_ROW, rows_that_fail
 
 _LOG_NORMAL, _AUTOREGRESSIVE = 1, 2  # ProposalKind in csrc/ops/ops.hpp
 
@@ -154,36 +156,69 @@ class _FromTorch:
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
             raise ValueError(f"proposal: expected draws of shape {tuple(x.shape)}, got {got}")
         y = y.detach().to(x)
-        backward, forward = self._log_prob(x, y), self._log_prob(y, x)
-        outside = (backward == -torch.inf) | backward.isnan()
-        if bool(outside.any()):
+        forward = self._log_prob(y, x)
+        backward = self._log_prob(x, y, forward)
+        no_return = backward == -torch.inf
+        outside = no_return | backward.isnan()
+        if self.independent and bool(outside.any()):
             bad = outside.nonzero()[:, 0]
             raise ValueError(
                 f"proposal: expected a support that covers the states, but {len(bad)} chains are "
                 f"outside it, the first being {bad[:5].tolist()}"
             )
-        return y, backward - forward
+        # the ratio is 0 where y never proposes x, be the target's density there what it may
+        return y, torch.where(no_return, -torch.inf, backward - forward)
 
     def _draw(self, x: Tensor, seed: int, chain_offset: int) -> Any:
         if isinstance(self.law, NativeTarget):
             return self.law.sample(len(x), seed=seed, chain_offset=chain_offset, dtype=x.dtype)
-        devices = [x.device] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(random.fold_in(seed, chain_offset))
+        with seeded(random.fold_in(seed, chain_offset), x.device):
             if not self.independent:
                 return self.law.sample(x)
             if isinstance(self.law, torch.distributions.Distribution):
                 return self.law.sample(torch.Size((len(x),)))
             return self.law.sample(len(x))
 
-    def _log_prob(self, y: Tensor, x: Tensor) -> Tensor:
-        """Return ``log q(y | x)``."""
-        if isinstance(self.law, NativeTarget):
-            value = self.law.log_density(y)
-        elif self.independent:
-            value = self.law.log_prob(y)
+    def _log_prob(self, y: Tensor, x: Tensor, forward: Tensor | None = None) -> Tensor:
+        """Return ``log q(y | x)``, -infinity in rows that raise; ``forward`` is ``log q(x | y)``.
+
+        Where both are wanted the moves that were drawn come first: they stand in for other rows
+        when those that raise are looked for. If all of them raise, so does this.
+        """
+        try:
+            whole = self._call(y, x)
+        except OF_A_ROW as error:
+            raised = error
         else:
-            value = self.law.log_prob(y, x)
+            return self._checked(whole, y)
+        value = y.new_full(y.shape[:1], -torch.inf)
+        good = None
+        if forward is not None:
+            known = forward > -torch.inf
+            first = known.long().argmax()
+            good = [torch.where(column(known, z), z, z[first]) for z in (x, y)]
+
+        def works(rows: Tensor) -> bool:
+            others = good or [z[rows[:1]].expand_as(z) for z in (y, x)]
+            pair = [z.index_copy(0, rows, at[rows]) for z, at in zip(others, (y, x), strict=True)]
+            try:
+                values = self._call(*pair)
+            except OF_A_ROW:
+                return False
+            value[rows] = self._checked(values, y)[rows]
+            return True
+
+        if bool(rows_that_fail(len(y), works, y.device).all()) and forward is None:
+            raise raised
+        return value
+
+    def _call(self, y: Tensor, x: Tensor) -> Any:
+        if isinstance(self.law, NativeTarget):
+            return self.law.log_density(y)
+        return self.law.log_prob(y) if self.independent else self.law.log_prob(y, x)
+
+    @staticmethod
+    def _checked(value: Any, y: Tensor) -> Tensor:
         if not isinstance(value, Tensor) or value.shape != y.shape[:1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(

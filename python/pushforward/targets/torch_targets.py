@@ -92,22 +92,49 @@ class _Raised(Exception):
     """The target raised; its own exception is the cause."""
 
 
-_OF_A_ROW = (LinAlgError, ValueError)  # what one bad point makes a whole target raise
+OF_A_ROW = (LinAlgError, ValueError)
+"""What one bad point makes a whole target raise."""
+
+
+def rows_that_fail(n: int, works: Callable[[Tensor], bool], device: torch.device) -> Tensor:
+    """Return which of ``n`` rows fail, ``(n,)``, when all together do.
+
+    Groups that fail are halved, so that ``k`` rows are found in about ``2 k log2(n)`` calls.
+
+    Args:
+        n: number of rows.
+        works: is given the indices of a group of rows and returns whether none of them fails.
+        device: of the indices.
+
+    """
+    fails = torch.zeros(n, dtype=torch.bool, device=device)
+    failing = [torch.arange(n, device=device)]
+    while failing:
+        group = failing.pop()
+        if len(group) <= 1:
+            fails[group] = True
+        else:
+            failing += [half for half in group.tensor_split(2) if not works(half)]
+    return fails
 
 
 def evaluate(
-    target: Target, x: Tensor, *, score: bool = True
+    target: Target, x: Tensor, *, score: bool = True, good: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return the log-density and the score of a target at ``x``, detached, and which rows raised.
 
-    Where the whole raises ``LinAlgError`` or a distribution's ``ValueError``, each row is evaluated
-    for itself. Rows that raise have log-density -infinity and a score of NaN.
+    Where the whole raises ``LinAlgError`` or a distribution's ``ValueError``, the rows that do are
+    found by halving. The target is given all rows each time, since it may hold data of each; those
+    that are not tried are ``good`` ones. Rows that raise have log-density -infinity and a score of
+    NaN.
 
     Args:
         target: the law.
         x: points ``(n_chains, *event)``.
         score: whether the score is wanted; if not, the target needs no gradient, and the second
             result is the first again.
+        good: points like ``x`` at which the target does not raise; without them, a row that is
+            tried stands in for the others.
 
     Returns:
         The log-density ``(n_chains,)``, the score like ``x``, and a mask ``(n_chains,)`` of the
@@ -121,21 +148,23 @@ def evaluate(
     try:
         return *_evaluate(target, x, score), None
     except _Raised as raised:
-        if not isinstance(raised.__cause__, _OF_A_ROW):
+        if not isinstance(raised.__cause__, OF_A_ROW):
             raise ValueError(str(raised)) from raised.__cause__
     value = torch.full(x.shape[:1], -torch.inf, dtype=x.dtype, device=x.device)
     gradient = torch.full_like(x, torch.nan)
-    has_raised = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for i in range(len(x)):
+
+    def works(rows: Tensor) -> bool:
+        others = x[rows[:1]].expand_as(x) if good is None else good
         try:
-            at_row = _evaluate(target, x[i : i + 1], score)
+            values, scores = _evaluate(target, others.index_copy(0, rows, x[rows]), score)
         except _Raised as raised:
-            if not isinstance(raised.__cause__, _OF_A_ROW):
+            if not isinstance(raised.__cause__, OF_A_ROW):
                 raise ValueError(str(raised)) from raised.__cause__
-            has_raised[i] = True
-            continue
-        value[i] = at_row[0][0]
-        gradient[i] = at_row[1][0] if score else 0.0
+            return False
+        value[rows], gradient[rows] = values[rows], scores[rows] if score else 0.0
+        return True
+
+    has_raised = rows_that_fail(len(x), works, x.device)
     return value, gradient if score else value, has_raised
 
 
