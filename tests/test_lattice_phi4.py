@@ -303,3 +303,17 @@ def test_a_warm_up_of_fields_stays_native_and_finds_a_step_for_each_coupling():
         assert ((chains.accept_rate - target).abs() < 0.17).all()
         if isinstance(kernel, pf.HMC):
             assert chains.kernel.has_unit_metric
+
+
+def test_the_registered_density_has_a_gradient():
+    law, x = law_of((4, 6)), start((4, 6), torch.float64)
+    couplings = law.native_parameters(x).tensors()
+    raw = torch.ops.pushforward
+    y = x.clone().requires_grad_()
+    weights = torch.arange(1.0, len(x) + 1, dtype=torch.float64)
+    (weights * raw.phi4_log_density(y, *couplings)).sum().backward()
+    expected = weights[:, None, None] * law.torch_score(x)
+    torch.testing.assert_close(y.grad, expected, rtol=1e-12, atol=1e-12)
+    assert not raw.phi4_score(y, *couplings).requires_grad
+    for op in (raw.phi4_log_density, raw.phi4_score):
+        torch.library.opcheck(op, (y, *couplings))

@@ -8,7 +8,7 @@ native module checks them and the state. ``x`` is contiguous, ``(n_lattices, *sh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from pushforward._ops.arguments import (
     Moments,
     changed,
     check_device,
+    gradient_of,
     implement,
     is_plain,
     library,
@@ -309,6 +310,33 @@ def _phi4_score(x: Tensor, kappa: Tensor, lam: Tensor, field: Tensor) -> Tensor:
     score = like(x)
     _native.phi4_evaluate(x, kappa, lam, field, None, score, _phi4_workspace(x), threads())
     return score
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    if any(coupling.requires_grad for coupling in inputs[1:]):
+        raise ValueError("couplings: expected tensors without gradient; only x has a derivative")
+    ctx.save_for_backward(*inputs)
+
+
+def _phi4_gradient(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, *couplings = ctx.saved_tensors
+    score = torch.ops.pushforward.phi4_score(x.detach(), *couplings)
+    return gradient_of(x, score, grad), None, None, None
+
+
+def _without_gradient(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.mark_non_differentiable(output)
+
+
+torch.library.register_autograd(
+    "pushforward::phi4_log_density", _phi4_gradient, setup_context=_keep, lib=library
+)
+torch.library.register_autograd(
+    "pushforward::phi4_score",
+    lambda ctx, grad: (None,) * 4,
+    setup_context=_without_gradient,
+    lib=library,
+)
 
 
 @torch.library.register_fake("pushforward::phi4_log_density", lib=library)
