@@ -8,7 +8,9 @@ from emulator.run_suite import count_passed
 
 # Nothing about the CUDA kernels: these start processes of their own on the CPU levels, set the
 # number of the CPU's threads or compile with torch, which takes minutes here.
-ELSEWHERE = "level or threads or compile or inductor or opcheck or gradients or forked or ctrl_c"
+ELSEWHERE = (
+    "level or threads or compile or inductor or opcheck or gradients or forked or ctrl_c or jax"
+)
 # Densities at a hundred thousand points, which take minutes.
 MANY_POINTS = "follow_the_density or in_the_plane"
 
@@ -70,7 +72,7 @@ def test_lattices_in_global_memory(module, seed):
 
 
 def test_launches_that_fail(module):
-    assert count_passed(module, ["tests/emulator/failed_launches.py"]) >= 20
+    assert count_passed(module, ["tests/emulator/failed_launches.py"]) >= 117
 
 
 def test_sizes_past_31_bits(module):
