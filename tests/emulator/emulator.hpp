@@ -157,35 +157,33 @@ inline int __all_sync(unsigned mask, int predicate, emulator::Site site = emulat
   return int(emulator::meet({emulator::Op::kAll, site, mask, bit, 0, warpSize}));
 }
 
-// For the types that the real functions are for.
-template <class Word>
-Word atomicAdd(Word* at, Word n) {
-  static_assert(sizeof(Word) == 4 || Word(-1) > Word(0), "there is none for long long");
-  emulator::interleave();
+namespace emulator {
+// Other threads may run before, not within. Returns what there was.
+template <class Word, class Change>
+Word change_at_once(Word* at, const Change& change) {
+  interleave();
   const Word before = *at;
-  *at += n;
+  *at = change(before);
   return before;
 }
+}  // namespace emulator
 
-template <class Word>
-Word atomicMin(Word* at, Word n) {
-  emulator::interleave();
-  const Word before = *at;
-  if (n < before) *at = n;
-  return before;
+using LongWord = unsigned long long;
+inline unsigned atomicAdd(unsigned* at, unsigned n) {
+  return emulator::change_at_once(at, [n](unsigned before) { return before + n; });
 }
-
-template <class Word>
-Word atomicMax(Word* at, Word n) {
-  emulator::interleave();
-  const Word before = *at;
-  if (n > before) *at = n;
-  return before;
+inline LongWord atomicAdd(LongWord* at, LongWord n) {
+  return emulator::change_at_once(at, [n](LongWord before) { return before + n; });
 }
-
 inline unsigned atomicExch(unsigned* at, unsigned n) {
-  emulator::interleave();
-  const unsigned before = *at;
-  *at = n;
-  return before;
+  return emulator::change_at_once(at, [n](unsigned) { return n; });
+}
+inline unsigned atomicMin(unsigned* at, unsigned n) {
+  return emulator::change_at_once(at, [n](unsigned before) { return n < before ? n : before; });
+}
+inline long long atomicMin(long long* at, long long n) {
+  return emulator::change_at_once(at, [n](long long before) { return n < before ? n : before; });
+}
+inline long long atomicMax(long long* at, long long n) {
+  return emulator::change_at_once(at, [n](long long before) { return n > before ? n : before; });
 }

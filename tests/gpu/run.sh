@@ -95,7 +95,7 @@ if pf.build_info()["CUDA backend"] == "not built":
 closing() {
   echo
   echo "==== summary"
-  awk -F '\t' '{ printf "%-12s %5s s  %s\n", $1, $3, $2 }' "$summary"
+  awk -F '\t' '{ printf "%-14s %5s s  %s\n", $1, $3, $2 }' "$summary"
   awk -F '\t' '$2 != "ok" && $2 !~ /^left out/ { failed = 1 } END { exit failed }' "$summary"
 }
 
