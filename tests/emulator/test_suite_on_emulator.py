@@ -25,7 +25,10 @@ SANITIZED = [
     ("lattice_ising", 134),
     ("lattice_phi4", 58),
     ("lattice_sums", 65),
+    ("markov_run arrays pooled lattice_bad_input", 240),
+    # Two minutes or more each.
     pytest.param("mcmc mcmc_failures nuts", 285, marks=pytest.mark.soak),
+    pytest.param("lattice_sampling", 55, marks=pytest.mark.soak),
 ]
 EVERY_KERNEL = [("mcmc mcmc_failures nuts", 285)]
 
