@@ -129,7 +129,8 @@ def test_statistics_without_draws_are_the_same(target, kernel):
     stats = pf.sample(target, kernel, start(), store="stats", **call)
     assert stats.draws is None
     assert torch.equal(draws.mean, stats.mean)
-    assert torch.equal(draws.mcse, stats.mcse)
+    assert torch.equal(draws.mcse, pf.diagnostics.mcse(draws.draws))
+    assert torch.equal(stats.mcse, pf.diagnostics.streaming_mcse(draws.tallies))
     assert torch.equal(stats.ess, pf.diagnostics.streaming_ess(draws.tallies))
     assert torch.equal(stats.rhat, pf.diagnostics.streaming_rhat(draws.tallies))
     assert torch.equal(draws.rhat, pf.diagnostics.rhat(draws.draws))
