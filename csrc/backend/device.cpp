@@ -22,6 +22,12 @@ const char* hint(cudaError_t status) {
   }
 }
 
+int64_t attribute(const Place& place, cudaDeviceAttr which, const char* doing) {
+  int value = 0;
+  check_cuda(cudaDeviceGetAttribute(&value, which, place.device < 0 ? 0 : place.device), doing);
+  return value;
+}
+
 }  // namespace
 
 void check_cuda(cudaError_t status, const char* doing) {
@@ -55,12 +61,43 @@ void check_launch_size(int64_t blocks) {
   }
 }
 
+int64_t n_multiprocessors(const Place& place) {
+  return attribute(place, cudaDevAttrMultiProcessorCount, "asking for the size of the device");
+}
+
 int64_t shared_memory_limit(const Place& place) {
-  int bytes = 0;
-  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                    place.device < 0 ? 0 : place.device),
-             "asking for the shared memory of the device");
-  return bytes;
+  return attribute(place, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                   "asking for the shared memory of the device");
+}
+
+void ask_for_shared_memory(const Place& place, const void* kernel, int64_t bytes) {
+  constexpr int64_t kWithoutAsking = 48 << 10;
+  if (bytes <= kWithoutAsking) return;
+  const int64_t limit = shared_memory_limit(place);
+  if (bytes > limit) out_of_shared_memory(bytes, limit);
+  // All that there is: other host threads may launch the same kernel with more.
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(limit)),
+             "asking for shared memory");
+}
+
+int64_t blocks_at_once(const Place& place, const void* kernel, int threads, int64_t shared_bytes) {
+  const DeviceGuard guard(place.device);
+  const char* doing = "asking how many blocks run at once";
+  if (attribute(place, cudaDevAttrCooperativeLaunch, doing) == 0) return 0;
+  ask_for_shared_memory(place, kernel, shared_bytes);
+  int on_one = 0;
+  check_cuda(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&on_one, kernel, threads,
+                                                           static_cast<size_t>(shared_bytes)),
+             doing);
+  return on_one * n_multiprocessors(place);
+}
+
+void clear(const Place& place, void* memory, int64_t bytes) {
+  const DeviceGuard guard(place.device);
+  check_cuda(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes),
+                             static_cast<cudaStream_t>(place.stream)),
+             "clearing memory");
 }
 
 void out_of_shared_memory(int64_t needed, int64_t limit) {

@@ -32,6 +32,11 @@ struct Thread {
   uint64_t result;
 };
 
+// A block that runs, one of those side by side.
+struct Block {
+  unsigned index, n_live, n_at_syncthreads;
+};
+
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -60,13 +65,17 @@ struct Engine {
 
   Launch launch{};
   Random random{0};
-  std::vector<unsigned> blocks;  // those still to run, the next one last
-  std::vector<Thread> threads;
-  std::vector<unsigned> ready;
-  unsigned n_live = 0, n_at_syncthreads = 0;
+  std::vector<unsigned> to_run;  // blocks, the next one last
+  std::vector<Block> blocks;     // those that run: one, or all
+  std::vector<Thread> threads;   // of one block after another
+  std::vector<unsigned> ready;   // of these
+  uint64_t n_spins = 0;          // since a thread has come to a barrier or returned
   bool run_ahead = false;
   Thread* running = nullptr;
-  char* shared = nullptr;
+  std::vector<char*> shared;  // memory of the blocks that run
+
+  unsigned place_of(const Thread& t) const { return unsigned(&t - threads.data()); }
+  unsigned block_of(const Thread& t) const { return place_of(t) / launch.block; }
 
   Fibre host;
   Fibre* current = nullptr;
@@ -79,6 +88,7 @@ Engine& engine = *new Engine;  // never destroyed, so that leak checks find what
 const char* name_of(Op op) {
   switch (op) {
     case Op::kSyncThreads: return "__syncthreads";
+    case Op::kSyncThreadsOr: return "__syncthreads_or";
     case Op::kSyncWarp: return "__syncwarp";
     case Op::kShfl: return "__shfl_sync";
     case Op::kShflXor: return "__shfl_xor_sync";
@@ -93,23 +103,33 @@ const char* name_of(Op op) {
 
 std::string describe(const Wait& wait) {
   char text[32] = "";
-  if (wait.op != Op::kSyncThreads) snprintf(text, sizeof text, " of mask 0x%08x", wait.mask);
+  const bool of_warp = wait.op != Op::kSyncThreads && wait.op != Op::kSyncThreadsOr;
+  if (of_warp) snprintf(text, sizeof text, " of mask 0x%08x", wait.mask);
   return std::string(name_of(wait.op)) + text + " at " + wait.site.file + ":" +
          std::to_string(wait.site.line);
 }
 
-[[noreturn]] void divergent_barrier() {
+// Says where threads are, those of the block in this place or of all, and stops.
+[[noreturn]] void stop(const char* what, unsigned block) {
   std::map<std::string, int> waiting;
-  int n_returned = 0;
+  int n_returned = 0, n_running = 0;
   for (const Thread& t : engine.threads) {
+    if (block < engine.blocks.size() && engine.block_of(t) != block) continue;
     if (t.state == Thread::kWaiting) ++waiting[describe(t.wait)];
     if (t.state == Thread::kReturned) ++n_returned;
+    if (t.state == Thread::kReady) ++n_running;
   }
-  fprintf(stderr, "emulator: divergent barrier in block %u: ", blockIdx.x);
+  fprintf(stderr, "emulator: %s", what);
+  if (block < engine.blocks.size()) fprintf(stderr, " in block %u", engine.blocks[block].index);
+  fprintf(stderr, ": ");
   for (const auto& [where, n] : waiting) fprintf(stderr, "%d wait in %s; ", n, where.c_str());
+  if (n_running > 0) fprintf(stderr, "%d read what nobody changes; ", n_running);
   fprintf(stderr, "%d have returned\n", n_returned);
   abort();
 }
+
+[[noreturn]] void divergent_barrier(unsigned block) { stop("divergent barrier", block); }
+[[noreturn]] void stuck() { stop("threads wait in vain", unsigned(engine.blocks.size())); }
 
 [[noreturn]] void bad_call(const char* what, unsigned thread, const Wait& wait) {
   fprintf(stderr, "emulator: %s: thread %u of block %u in %s\n", what, thread, blockIdx.x,
@@ -118,37 +138,43 @@ std::string describe(const Wait& wait) {
 }
 
 // ---- the order --------------------------------------------------------------------------------
-bool start_block() {
+// Starts as many blocks as run side by side.
+bool start_blocks() {
   Engine& e = engine;
-  if (e.blocks.empty()) return false;
-  blockIdx.x = e.blocks.back();
-  e.blocks.pop_back();
-  for (unsigned i = 0; i < e.launch.block; ++i) {
-    e.threads[i].state = Thread::kReady;
-    e.threads[i].fibre = nullptr;
-    e.ready.push_back(i);
+  if (e.to_run.empty()) return false;
+  for (size_t b = 0; b < e.blocks.size(); ++b) {
+    e.blocks[b] = {e.to_run.back(), e.launch.block, 0};
+    e.to_run.pop_back();
+    memset(e.shared[b], 0xff, e.launch.shared_bytes);
+  }
+  for (Thread& t : e.threads) {
+    t.state = Thread::kReady;
+    t.fibre = nullptr;
+    e.ready.push_back(e.place_of(t));
   }
   e.random.shuffle(e.ready, 0);
-  e.n_live = e.launch.block;
-  e.n_at_syncthreads = 0;
+  e.n_spins = 0;
   // Two kinds of order. In the one, all threads keep about the same pace; in the other, the warp
   // that was released last runs as far as it can, which shows races between warps.
   e.run_ahead = e.random(2) == 1;
-  memset(e.shared, 0xff, e.launch.shared_bytes);
   return true;
 }
 
-// The thread to run next, of another block if this one is done; none at the end of the launch.
+// The thread to run next, of other blocks if these are done; none at the end of the launch.
 Thread* next_thread() {
   Engine& e = engine;
   while (e.ready.empty()) {
-    if (e.n_live > 0) divergent_barrier();
-    if (!start_block()) return nullptr;
+    for (unsigned b = 0; b < e.blocks.size(); ++b) {
+      if (e.blocks[b].n_live > 0) divergent_barrier(b);
+    }
+    if (!start_blocks()) return nullptr;
   }
   if (!e.run_ahead) std::swap(e.ready.back(), e.ready[e.random(e.ready.size())]);
-  threadIdx.x = e.ready.back();
+  const unsigned place = e.ready.back();
   e.ready.pop_back();
-  return &e.threads[threadIdx.x];
+  threadIdx.x = place % e.launch.block;
+  blockIdx.x = e.blocks[place / e.launch.block].index;
+  return &e.threads[place];
 }
 
 void run_threads();
@@ -179,7 +205,8 @@ void run_threads() {
   for (;;) {
     engine.launch.run_thread(engine.launch.call);
     engine.running->state = Thread::kReturned;
-    --engine.n_live;
+    --engine.blocks[engine.block_of(*engine.running)].n_live;
+    engine.n_spins = 0;
     hand_over(true);
   }
 }
@@ -199,15 +226,20 @@ void release(unsigned first, unsigned n, unsigned lanes) {
 
 void arrive_at_block(const Wait& wait) {
   Engine& e = engine;
-  const unsigned n = e.launch.block;
-  if (++e.n_at_syncthreads < n) return;
+  const unsigned b = e.block_of(*e.running), n = e.launch.block;
+  if (++e.blocks[b].n_at_syncthreads < n) return;
   // CUDA asks for one __syncthreads that all threads reach, not one for each branch.
-  for (const Thread& t : e.threads) {
-    const Site& site = t.wait.site;
-    if (site.line != wait.site.line || strcmp(site.file, wait.site.file) != 0) divergent_barrier();
+  uint64_t any = 0;
+  for (unsigned i = 0; i < n; ++i) {
+    const Wait& other = e.threads[b * n + i].wait;
+    const bool same = other.site.line == wait.site.line &&
+                      strcmp(other.site.file, wait.site.file) == 0 && other.op == wait.op;
+    if (!same) divergent_barrier(b);
+    any |= other.value;
   }
-  e.n_at_syncthreads = 0;
-  release(0, n, 0xffffffff);
+  for (unsigned i = 0; i < n; ++i) e.threads[b * n + i].result = any;
+  e.blocks[b].n_at_syncthreads = 0;
+  release(b * n, n, 0xffffffff);
 }
 
 // The lane that a shuffle reads, as PTX defines it for shfl.sync.
@@ -225,8 +257,9 @@ unsigned source_lane(const Wait& wait, unsigned lane) {
 
 void arrive_at_warp(const Wait& wait) {
   Engine& e = engine;
-  const unsigned first = threadIdx.x & ~31u, own = threadIdx.x & 31;
-  const unsigned n = e.launch.block - first < 32 ? e.launch.block - first : 32;
+  const unsigned in_block = threadIdx.x & ~31u, own = threadIdx.x & 31;
+  const unsigned n = e.launch.block - in_block < 32 ? e.launch.block - in_block : 32;
+  const unsigned first = e.block_of(*e.running) * e.launch.block + in_block;
   const unsigned lanes = wait.mask & (0xffffffffu >> (32 - n));
   if (!(lanes >> own & 1)) bad_call("lane outside its own mask", threadIdx.x, wait);
   const Thread* warp = &e.threads[first];
@@ -247,12 +280,19 @@ void arrive_at_warp(const Wait& wait) {
       case Op::kAll: t.result = votes == lanes; break;
       default: {
         const unsigned source = source_lane(t.wait, i);
-        if (!(lanes >> source & 1)) bad_call("shuffle from an inactive lane", first + i, t.wait);
+        if (!(lanes >> source & 1)) bad_call("shuffle from an inactive lane", in_block + i, t.wait);
         t.result = warp[source].wait.value;
       }
     }
   }
   release(first, n, lanes);
+}
+
+void let_another_run() {
+  Engine& e = engine;
+  const size_t place = e.random(e.ready.size());
+  e.ready.insert(e.ready.begin() + static_cast<std::ptrdiff_t>(place), e.place_of(*e.running));
+  hand_over(false);
 }
 
 // ---- launches ---------------------------------------------------------------------------------
@@ -261,6 +301,10 @@ cudaError_t check(const Launch& l) {
   if (refused) return static_cast<cudaError_t>(atoi(refused));
   if (l.grid == 0 || l.grid > kMaxGrid || l.block == 0 || l.block > kMaxBlock) {
     return cudaErrorInvalidConfiguration;
+  }
+  const unsigned at_once = unsigned(resident_blocks() * kMultiprocessors);
+  if (l.together && l.grid > at_once) {
+    return at_once == 0 ? cudaErrorNotSupported : cudaErrorCooperativeLaunchTooLarge;
   }
   const auto given = engine.shared_limit.find(l.kernel);
   const size_t limit = given == engine.shared_limit.end() ? kSharedBytes : given->second;
@@ -282,20 +326,23 @@ void note_launch(const void* kernel) {
   fclose(file);
 }
 
-// Only [shared, shared + bytes) may be touched.
-void set_shared([[maybe_unused]] size_t bytes) {
+// Of a block's memory only [shared, shared + bytes) may be touched.
+void set_shared(size_t n_blocks, [[maybe_unused]] size_t bytes) {
   const size_t all = kRedZoneBytes + kMaxSharedBytes + kRedZoneBytes;
-  if (!engine.shared) {
+  while (engine.shared.size() < n_blocks) {
     void* memory = mmap(nullptr, all, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) {
       perror("emulator: no memory for the shared memory");
       abort();
     }
-    engine.shared = static_cast<char*>(memory) + kRedZoneBytes;
+    engine.shared.push_back(static_cast<char*>(memory) + kRedZoneBytes);
+    PF_ASAN(__asan_poison_memory_region(memory, all));
   }
-  PF_ASAN(__asan_poison_memory_region(engine.shared - kRedZoneBytes, all));
-  PF_ASAN(__asan_unpoison_memory_region(engine.shared, bytes));
+  for (size_t b = 0; b < n_blocks; ++b) {
+    PF_ASAN(__asan_poison_memory_region(engine.shared[b], kMaxSharedBytes));
+    PF_ASAN(__asan_unpoison_memory_region(engine.shared[b], bytes));
+  }
 }
 
 }  // namespace
@@ -312,7 +359,8 @@ uint64_t meet(const Wait& wait) {
   if (w < 1 || w > 32 || (w & (w - 1)) != 0) bad_call("bad width", threadIdx.x, wait);
   self->state = Thread::kWaiting;
   self->wait = wait;
-  if (wait.op == Op::kSyncThreads) {
+  engine.n_spins = 0;
+  if (wait.op == Op::kSyncThreads || wait.op == Op::kSyncThreadsOr) {
     arrive_at_block(wait);
   } else {
     arrive_at_warp(wait);
@@ -322,12 +370,13 @@ uint64_t meet(const Wait& wait) {
 }
 
 void interleave() {
-  Engine& e = engine;
-  if (e.ready.empty() || e.random(4) != 0) return;
-  e.running->state = Thread::kReady;
-  const size_t place = e.random(e.ready.size());
-  e.ready.insert(e.ready.begin() + static_cast<std::ptrdiff_t>(place), threadIdx.x);
-  hand_over(false);
+  if (!engine.ready.empty() && engine.random(4) == 0) let_another_run();
+}
+
+void spin() {
+  constexpr uint64_t kInVain = 1 << 20;
+  if (engine.ready.empty() || ++engine.n_spins == kInVain) stuck();
+  let_another_run();
 }
 
 void run(const Launch& launch) {
@@ -341,15 +390,16 @@ void run(const Launch& launch) {
   gridDim = {launch.grid, 1, 1};
   blockDim = {launch.block, 1, 1};
   blockIdx = threadIdx = {0, 0, 0};
-  e.threads.resize(launch.block);
+  e.blocks.resize(launch.together ? launch.grid : 1);
+  e.threads.resize(e.blocks.size() * launch.block);
   const char* ends =
       getenv("PF_EMULATOR_ENDS");  // of a grid too large to run, the blocks at its ends
-  const uint64_t n_ends = ends ? strtoull(ends, nullptr, 10) : launch.grid;
+  const uint64_t n_ends = ends && !launch.together ? strtoull(ends, nullptr, 10) : launch.grid;
   for (uint64_t b = 0; b < launch.grid; ++b) {
-    if (b < n_ends || b + n_ends >= launch.grid) e.blocks.push_back(static_cast<unsigned>(b));
+    if (b < n_ends || b + n_ends >= launch.grid) e.to_run.push_back(static_cast<unsigned>(b));
   }
-  e.random.shuffle(e.blocks, 0);
-  set_shared(launch.shared_bytes);
+  e.random.shuffle(e.to_run, 0);
+  set_shared(e.blocks.size(), launch.shared_bytes);
 
   fenv_t caller;  // a GPU does not know the float state of the thread that launches
   fegetenv(&caller);
@@ -359,7 +409,7 @@ void run(const Launch& launch) {
   fesetenv(&caller);
 }
 
-void* dynamic_shared() { return engine.shared; }
+void* dynamic_shared() { return engine.shared[engine.block_of(*engine.running)]; }
 
 }  // namespace emulator
 

@@ -3,9 +3,10 @@
 //
 // Each thread of a block is a fibre. Threads change only at barriers and, now and then, before an
 // atomic operation, in an order drawn from PF_EMULATOR_SEED, so that a missing barrier gives a
-// wrong answer for some seeds; the sanitizers of the compiler find accesses out of bounds. It is
-// stricter than the hardware where CUDA leaves the result undefined: every thread that a barrier
-// names must come to it, returned or not.
+// wrong answer for some seeds; the sanitizers of the compiler find accesses out of bounds. Blocks
+// run one after another, or, in a cooperative launch, all at once. It is stricter than the hardware
+// where CUDA leaves the result undefined: every thread that a barrier names must come to it,
+// returned or not.
 //
 // There is no macro for __noinline__, since the headers of glibc and libstdc++ use that word.
 #pragma once
@@ -42,7 +43,18 @@ struct Site {
   }
 };
 
-enum class Op { kSyncThreads, kSyncWarp, kShfl, kShflXor, kShflDown, kShflUp, kBallot, kAny, kAll };
+enum class Op {
+  kSyncThreads,
+  kSyncThreadsOr,
+  kSyncWarp,
+  kShfl,
+  kShflXor,
+  kShflDown,
+  kShflUp,
+  kBallot,
+  kAny,
+  kAll
+};
 
 // What a thread brings to the barrier where it waits.
 struct Wait {
@@ -59,23 +71,27 @@ struct Launch {
   const void* kernel;
   void (*run_thread)(const void* call);
   const void* call;
+  bool together;  // all blocks at once
 };
 
 // Waits until the threads of the barrier have come; returns what the operation gives this thread.
 uint64_t meet(const Wait& wait);
 void run(const Launch& launch);
 
-// Lets another thread of the block run before this one goes on, now and then. Where threads change
-// memory that others read without a barrier, the kernels call it too.
+// Lets another thread run before this one goes on, now and then. Where threads change memory that
+// others read without a barrier, the kernels call it too.
 void interleave();
+// Lets another thread run: this one waits for what another does. The launch is at fault where for
+// long no thread has done anything else.
+void spin();
 
 // The dynamic shared memory of the running block: 16-byte aligned and no more, all bytes 0xff at
 // first, which is a NaN both as float and as double.
 void* dynamic_shared();
 
 template <class... P, class... A>
-void launch(unsigned grid, unsigned block, size_t shared_bytes, cudaStream_t, void (*kernel)(P...),
-            A&&... args) {
+void start(bool together, unsigned grid, unsigned block, size_t shared_bytes, void (*kernel)(P...),
+           A&&... args) {
   static_assert(sizeof...(P) == sizeof...(A), "as many arguments as the kernel has parameters");
   static_assert((std::is_trivially_copyable_v<P> && ...), "arguments are copied byte by byte");
   struct Call {
@@ -87,7 +103,19 @@ void launch(unsigned grid, unsigned block, size_t shared_bytes, cudaStream_t, vo
     const Call* c = static_cast<const Call*>(p);
     std::apply(c->kernel, c->arguments);
   };
-  run({grid, block, shared_bytes, reinterpret_cast<const void*>(kernel), run_thread, &call});
+  const void* address = reinterpret_cast<const void*>(kernel);
+  run({grid, block, shared_bytes, address, run_thread, &call, together});
+}
+template <class... P, class... A>
+void launch(unsigned grid, unsigned block, size_t shared_bytes, cudaStream_t, void (*kernel)(P...),
+            A&&... args) {
+  start(false, grid, block, shared_bytes, kernel, std::forward<A>(args)...);
+}
+// A cooperative launch.
+template <class... P, class... A>
+void launch_together(unsigned grid, unsigned block, size_t shared_bytes, cudaStream_t,
+                     void (*kernel)(P...), A&&... args) {
+  start(true, grid, block, shared_bytes, kernel, std::forward<A>(args)...);
 }
 
 template <class T>
@@ -112,6 +140,14 @@ constexpr int warpSize = 32;
 inline void __syncthreads(emulator::Site site = emulator::Site::here()) {
   emulator::meet({emulator::Op::kSyncThreads, site, 0, 0, 0, warpSize});
 }
+
+inline int __syncthreads_or(int predicate, emulator::Site site = emulator::Site::here()) {
+  const uint64_t bit = predicate != 0;
+  return int(emulator::meet({emulator::Op::kSyncThreadsOr, site, 0, bit, 0, warpSize}));
+}
+
+// Threads change only where the engine lets them, and see all that was written before.
+inline void __threadfence() { emulator::interleave(); }
 
 inline void __syncwarp(unsigned mask = 0xffffffff, emulator::Site site = emulator::Site::here()) {
   emulator::meet({emulator::Op::kSyncWarp, site, mask, 0, 0, warpSize});

@@ -7,7 +7,22 @@
 
 #include <vector>
 
+#include "emulator.hpp"
+
 constexpr int kWrongAnswer = 3;
+
+// A barrier among the blocks of a cooperative launch; `count`, at first zero, has come to `goal`
+// when all are there.
+inline void sync_grid(unsigned* count, unsigned goal) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(count, 1);
+    while (*static_cast<volatile unsigned*>(count) < goal) emulator::spin();
+    __threadfence();
+  }
+  __syncthreads();
+}
 
 struct Case {
   const char* name;

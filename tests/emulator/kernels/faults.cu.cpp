@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pairs of kernels: one with a fault that the emulator must show, one without it and else the same.
-#include "emulator.hpp"
-
 #include "check.hpp"
 
 namespace {
@@ -225,6 +223,47 @@ bool check_lost_update(bool fault) {
   return runs(2 * sizeof(unsigned), count_threads<false>, count_threads<true>, fault, kBlock);
 }
 
+// ---- blocks that wait for each other ----------------------------------------------------------
+constexpr unsigned kGrid = 8;
+
+template <class... P>
+bool runs_together(void (*right)(P...), void (*faulty)(P...), bool fault, double wanted) {
+  std::vector<double> out(kGrid * kBlock, -1), numbers(kGrid * kBlock, 0);
+  unsigned count = 0;
+  emulator::launch_together(kGrid, kBlock, 0, kStream, fault ? faulty : right, out.data(),
+                            numbers.data(), &count);
+  return same("the error", cudaGetLastError(), cudaSuccess) &&
+         all_same("an element", out, std::vector<double>(out.size(), wanted));
+}
+
+// Each block reads what the next one has written; the faulty one does not wait for it.
+template <bool kFault>
+__global__ void read_next_block(double* out, double* numbers, unsigned* count) {
+  const unsigned t = threadIdx.x, next = (blockIdx.x + 1) % gridDim.x;
+  double sum = 0;
+  for (unsigned round = 0; round < 3; ++round) {
+    numbers[blockIdx.x * kBlock + t] = round + 1;
+    if (!kFault) sync_grid(count, (2 * round + 1) * gridDim.x);
+    sum += numbers[next * kBlock + t];
+    sync_grid(count, (kFault ? round + 1 : 2 * round + 2) * gridDim.x);
+  }
+  out[blockIdx.x * kBlock + t] = sum;
+}
+
+bool check_missing_grid_barrier(bool fault) {
+  return runs_together(read_next_block<false>, read_next_block<true>, fault, 6);
+}
+
+template <bool kFault>
+__global__ void block_returns(double* out, double*, unsigned* count) {
+  out[blockIdx.x * kBlock + threadIdx.x] = 1;
+  if (!kFault || blockIdx.x != 3) sync_grid(count, gridDim.x);
+}
+
+bool check_block_returns(bool fault) {
+  return runs_together(block_returns<false>, block_returns<true>, fault, 1);
+}
+
 // ---- launches over a limit --------------------------------------------------------------------
 __global__ void write_one(int* out) { *out = 1; }
 __global__ void write_one_with_more(int* out) { *out = 1; }
@@ -247,6 +286,14 @@ bool check_configuration(bool fault) {
          launches(1, 0, 0, write_one, cudaErrorInvalidConfiguration) &&
          launches(0, 32, 0, write_one, cudaErrorInvalidConfiguration) &&
          launches(0x80000000u, 32, 0, write_one, cudaErrorInvalidConfiguration);
+}
+
+bool check_cooperative_limit(bool fault) {
+  int out = 0;
+  emulator::launch_together(fault ? kGrid + 1 : kGrid, 32, 0, kStream, write_one, &out);
+  return same("the error", cudaGetLastError(),
+              fault ? cudaErrorCooperativeLaunchTooLarge : cudaSuccess) &&
+         same("what the kernel has written", out, !fault);
 }
 
 bool check_shared_limit(bool fault) {
@@ -280,7 +327,10 @@ const Case kCases[] = {
     {"inactive_lane", check_inactive_lane},
     {"own_mask", check_own_mask},
     {"lost_update", check_lost_update},
+    {"missing_grid_barrier", check_missing_grid_barrier},
+    {"block_returns", check_block_returns},
     {"configuration", check_configuration},
+    {"cooperative_limit", check_cooperative_limit},
     {"shared_limit", check_shared_limit},
 };
 

@@ -220,6 +220,50 @@ bool check_atomics(bool) {
          all_same("what the threads made together", common, wanted);
 }
 
+// ---- blocks that run at once ------------------------------------------------------------------
+// The sum of all blocks' numbers, which each block adds up for itself; each has shared memory of
+// its own.
+__global__ void sum_of_grid(double* out, double* numbers, unsigned* count) {
+  double* own = static_cast<double*>(emulator::dynamic_shared());
+  const unsigned t = threadIdx.x, b = blockIdx.x;
+  const bool fresh = isnan(own[t]);
+  own[t] = b + 1;
+  __syncthreads();
+  if (t == 0) numbers[b] = own[blockDim.x - 1];
+  sync_grid(count, gridDim.x);
+  double sum = 0;
+  for (unsigned i = 0; i < gridDim.x; ++i) sum += numbers[i];
+  own[t] += sum;
+  __syncthreads();
+  out[b * blockDim.x + t] = fresh ? own[blockDim.x - 1 - t] : -1;
+}
+
+bool check_together(bool) {
+  for (const unsigned block : {1u, 70u, 256u}) {
+    const unsigned grid = 8;
+    std::vector<double> out(grid * block), numbers(grid), wanted;
+    unsigned count = 0;
+    for (unsigned i = 0; i < grid * block; ++i) wanted.push_back(36 + i / block + 1);
+    emulator::launch_together(grid, block, block * sizeof(double), kStream, sum_of_grid, out.data(),
+                              numbers.data(), &count);
+    if (!launched() || !all_same("the sum of a grid", out, wanted)) return false;
+  }
+  return true;
+}
+
+// Whether any thread says so.
+__global__ void any_of_block(int* out) {
+  const unsigned t = threadIdx.x;
+  const int first = __syncthreads_or(t == 69), second = __syncthreads_or(t == 70);
+  out[t] = first * 10 + second;
+}
+
+bool check_any_of_block(bool) {
+  std::vector<int> out(70);
+  emulator::launch(1, 70, 0, kStream, any_of_block, out.data());
+  return launched() && all_same("what a thread learns", out, std::vector<int>(70, 10));
+}
+
 // ---- the host's side --------------------------------------------------------------------------
 bool check_host_threads(bool) {
   bool right[3] = {};
@@ -270,7 +314,8 @@ const Case kCases[] = {
     {"shuffles", check_shuffles},         {"votes", check_votes},
     {"partial_warp", check_partial_warp}, {"host_threads", check_host_threads},
     {"float_state", check_float_state},   {"device", check_device},
-    {"atomics", check_atomics},
+    {"atomics", check_atomics},           {"together", check_together},
+    {"any_of_block", check_any_of_block},
 };
 
 }  // namespace
