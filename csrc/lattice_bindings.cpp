@@ -125,9 +125,22 @@ int64_t recorded(py::handle steps_done, int64_t n_steps) {
   return done;
 }
 
+// For spins as bits on a GPU, of each lattice: its law, and planes of a word for 32 sites of a row,
+// two of spins, one for each comparison of a site, and eight that count.
+Workspace spin_workspace(py::handle given, const SpinArguments& a, const IsingParams& p) {
+  if (given.is_none()) return Workspace(given, a.state, 0);
+  const LatticeShape& s = a.view.shape;
+  const int64_t row = s.size[s.n_dims - 1], words = s.n_sites / row * ((row + 31) / 32);
+  const int64_t n_masks = p.no_field ? s.n_dims + p.heat_bath : 2 * s.n_dims + 1;
+  const int64_t n_words = (2 + n_masks + (p.moments.sum != nullptr ? 8 : 0)) * words;
+  if (n_words > UINT32_MAX)
+    bad_value("x", "lattices of fewer sites on a GPU", a.state.shape_text());
+  return Workspace(given, a.state, (192 + (n_words + 1) / 2 * 8) * a.view.n_lattices);
+}
+
 void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
            py::handle seed, py::handle first_step, py::handle n_steps, py::handle chain_offset,
-           py::handle moments, py::handle steps_done, int n_threads) {
+           py::handle moments, py::handle steps_done, py::handle workspace, int n_threads) {
   const SpinArguments a(x, temperature, field);
   must_be_even(a.view.shape, a.state);
   IsingParams p{};
@@ -141,6 +154,8 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
   const MomentArgs sums(moments, a.state);
   p.moments = sums.view;
   p.steps_done = recorded(steps_done, p.n_steps);
+  const Workspace memory = spin_workspace(workspace, a, p);
+  p.workspace = memory.data;
   launch(&OpTable::ising, p);
 }
 

@@ -22,7 +22,15 @@ SHAPES = [
     (8, 8, 8), (4, 6, 20), (2, 8, 64), (16, 2, 32), (6, 10, 4),
     # words of thirty-two lattices
     (4, 4), (2, 2), (6, 4), (6, 6), (10, 50), (2, 2, 2), (4, 4, 4), (2, 6, 10),
+    # on a GPU: rows of part of a word, of one and a bit, of several
+    (4, 30), (4, 34), (2, 62), (6, 66), (8, 96), (4, 2, 34), (2, 4, 66), (6, 2, 2),
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _bring_workspace(monkeypatch):
+    # Where PF_EMULATOR_SHARED says so, lattices live in it; a CPU's kernels ignore it.
+    monkeypatch.setattr(ops, "_workspace", workspace)
 
 
 def start(n, shape, seed=1):
@@ -91,9 +99,7 @@ def test_clusters_equal_numpy(shape, field):
 
 @pytest.mark.parametrize("field", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.float32, torch.float64])
-def test_clusters_of_lattices_too_large_for_shared_memory(monkeypatch, dtype, field):
-    # Where PF_EMULATOR_SHARED says so, and in the workspace then; a CPU's kernels ignore it.
-    monkeypatch.setattr(ops, "_workspace", workspace)
+def test_clusters_of_lattices_too_large_for_shared_memory(dtype, field):
     assert_clusters_equal_numpy(2, (40, 50), 2.2, field, dtype)
 
 
@@ -104,7 +110,7 @@ NAMES = ["metropolis", "heat bath", "swendsen-wang", "wolff"]
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.bfloat16, torch.float64])
 def test_every_type_holds_the_same_spins(kernel, dtype):
-    for shape in ((16, 16), (6, 10)):
+    for shape in ((16, 16), (6, 10), (2, 34)):
         law = Ising(shape, temperature=2.2)
         expected = sweeps(start(5, shape), law, kernel, 4)
         got = sweeps(start(5, shape).to(dtype), law, kernel, 4)
@@ -113,7 +119,7 @@ def test_every_type_holds_the_same_spins(kernel, dtype):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
-@pytest.mark.parametrize("shape", [(32, 32), (6, 6), (8, 4, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(32, 32), (6, 6), (2, 42), (8, 4, 16)], ids=str)
 def test_splits_change_nothing(kernel, shape):
     n = 40
     law = Ising(shape, temperature=temperatures(n), field=fields(n))
@@ -212,6 +218,18 @@ def test_cpu_levels_agree_bit_for_bit():
         first, _, digests[level] = out.stdout.partition("\n")
         assert first == level
     assert len(set(digests.values())) == 1, digests
+
+
+def test_a_workspace_of_another_size_is_refused(monkeypatch):
+    law = Ising((4, 34), temperature=2.0, field=0.1)
+    for missing in (-8, 8):
+
+        def other(x, bytes_a_lattice, *, in_shared, missing=missing):
+            return workspace(x, bytes_a_lattice - missing, in_shared=in_shared)
+
+        monkeypatch.setattr(ops, "_workspace", other)
+        with pytest.raises(ValueError, match=r"^workspace"):
+            sweeps(start(3, (4, 34)), law, Metropolis())
 
 
 def test_frozen_bits():

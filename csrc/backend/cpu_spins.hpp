@@ -13,7 +13,7 @@ namespace pf::PF_BACKEND {
 // and each is large, slabs of one lattice after another; no bit depends on it.
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                        int64_t n_steps, const SpinSums<U>& sums, const Place& place) {
+                        int64_t n_steps, const SpinSums<U>& sums, void*, const Place& place) {
   const int64_t sites = s.shape.n_sites;
   const double nanoseconds =
       0.6 * static_cast<double>(sites) * static_cast<double>(n_steps) + static_cast<double>(sites);

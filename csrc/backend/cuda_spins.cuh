@@ -1,173 +1,168 @@
 // SPDX-License-Identifier: Apache-2.0
-// The walk of a GPU over lattices of spins: a lattice a block of threads, in shared memory, through
-// all sweeps of a call; where it does not fit, in place with one launch for each colour, which
-// draws each block of noise twice.
+// The walk of a GPU over lattices of spins. A lattice is a block of threads through all sweeps of a
+// call, in shared memory; where it does not fit, it lies in the call's workspace, with two launches
+// a sweep.
 #pragma once
 
-#include "backend/cuda.cuh"
-#include "core/spins.hpp"
+#include "backend/cuda_spin_bits.cuh"
 
 namespace pf::PF_BACKEND {
 
-constexpr int kSpinThreads = 256;
+// So few that each has the registers for the noise of a word.
+constexpr int kSpinThreads = 384;
 
-// Where sites lie: coordinates from the last on.
-template <int kDims>
-struct SpinSite {
-  int64_t s, x, y, z;
-  PF_HD SpinSite(const LatticeShape& shape, int64_t site) : s(site), z(0) {
-    x = site % shape.size[kDims - 1];
-    site /= shape.size[kDims - 1];
-    y = site % shape.size[kDims - 2];
-    if constexpr (kDims == 3) z = site / shape.size[1];
+// The noise of all sweeps of a call.
+struct SweepNoise {
+  PhiloxKey key;
+  uint64_t chain_offset, start, per_step;
+  uint32_t purpose;
+  explicit SweepNoise(const NoiseSource& n)
+      : key(n.seed),
+        chain_offset(n.chain_offset),
+        start(n.start),
+        per_step(static_cast<uint64_t>(n.per_step)),
+        purpose(n.purpose) {}
+  PF_HD ChainCounter<uint32_t> chain(int64_t lattice) const {
+    return {chain_offset + static_cast<uint64_t>(lattice), 0u, purpose};
   }
-  PF_HD int colour() const { return static_cast<int>((x + y + z) % 2); }
+  PF_HD uint64_t entry(int64_t k) const { return start + static_cast<uint64_t>(k) * per_step; }
 };
 
-// How many neighbours of a site are up, where up(i) says so of site i.
-template <int kDims, class Up>
-PF_HD int neighbours_up(const LatticeShape& shape, const SpinSite<kDims>& at, const Up& up) {
-  const int64_t row = shape.size[kDims - 1], layer = row * shape.size[kDims - 2];
-  int n = up(at.x > 0 ? at.s - 1 : at.s + row - 1);
-  n += up(at.x + 1 < row ? at.s + 1 : at.s + 1 - row);
-  n += up(at.y > 0 ? at.s - row : at.s + layer - row);
-  n += up(at.y + 1 < shape.size[kDims - 2] ? at.s + row : at.s + row - layer);
-  if constexpr (kDims == 3) {
-    const int64_t all = layer * shape.size[0];
-    n += up(at.z > 0 ? at.s - layer : at.s + all - layer);
-    n += up(at.z + 1 < shape.size[0] ? at.s + layer : at.s + layer - all);
-  }
-  return n;
+// Whether counts go to the sums after sweep k.
+template <class Model, class U>
+PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int64_t n_steps, int n_counted) {
+  return n_counted == SpinBits<Model>::kMostCounted || k + 1 == n_steps || sums.closes(k);
 }
 
-// The classes of the block's lattice, in shared memory.
-template <class Model>
-PF_HD void share_classes(const Model& model, int64_t lattice, typename Model::Class* classes) {
-  const int64_t me = thread_in_block();
-  if (me < Model::kClasses) classes[me] = model.class_of(lattice, static_cast<int>(me));
-  sync_block();
-}
-
-template <class Model>
-PF_HD Block<uint32_t> words_of(const NoiseSource& noise, int64_t lattice, uint64_t block) {
-  const ChainCounter<uint32_t> chain(noise.chain_offset + static_cast<uint64_t>(lattice), 0u,
-                                     noise.purpose);
-  return philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                                 chain.c2, chain.c3, PhiloxKey(noise.seed));
-}
-
-// Shared memory: the classes, a byte a spin, a byte of comparisons, one bit a class, and where sums
-// are wanted a byte that counts states in which the spin was up.
-constexpr int64_t kClassBytes = 128;
+// ---- a lattice a block, in shared memory
 
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-spins_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t n_steps, SpinSums<U> sums) {
-  static_assert(sizeof(typename Model::Class) * Model::kClasses <= kClassBytes, "classes fit");
-  char* memory = static_cast<char*>(shared_memory());
-  auto* classes = reinterpret_cast<typename Model::Class*>(memory);
-  const int64_t lattice = block_in_grid(), sites = s.shape.n_sites;
-  auto* spins = reinterpret_cast<uint8_t*>(memory + kClassBytes);
-  uint8_t *accepted = spins + sites, *n_up = accepted + sites;
+spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, SpinSums<U> sums) {
+  const SpinBits<Model> bits(s.shape, model.n_masks(), shared_memory());
+  const auto mine = bits.of_thread(0, bits.words()), of_warp = bits.of_warp(0, bits.words());
+  const int64_t lattice = block_in_grid();
+  const ChainCounter<uint32_t> chain = noise.chain(lattice);
+  U* x = s.lattice(lattice);
   int n_counted = 0;
-  U* x = s.lattice(lattice);
-  for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
-    spins[i] = s.is_up(x[i]);
-    if (sums.wanted()) n_up[i] = 0;
-  }
-  share_classes(model, lattice, classes);
+  bits.make_law(model, lattice);
+  bits.pack(s, x, of_warp);
+  sync_block();
   for (int64_t k = 0; k < n_steps; ++k) {
-    const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
-    for (int64_t b = thread_in_block(); b < sites / 4; b += block_size()) {
-      const Block<uint32_t> words =
-          words_of<Model>(noise, lattice, first + static_cast<uint64_t>(b));
-      PF_UNROLL
-      for (int w = 0; w < 4; ++w) {
-        unsigned bits = 0;
-        PF_UNROLL
-        for (int c = 0; c < Model::kClasses; ++c) {
-          bits |= static_cast<unsigned>(model.accepts(classes[c], words.w[w])) << c;
-        }
-        accepted[4 * b + w] = static_cast<uint8_t>(bits);
-      }
-    }
-    for (int colour = 0; colour < 2; ++colour) {
-      sync_block();
-      for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
-        const SpinSite<Model::kDims> at(s.shape, i);
-        if (at.colour() != colour) continue;
-        const int up = neighbours_up(s.shape, at, [&](int64_t j) { return int{spins[j]}; });
-        spins[i] = model.next(classes[up], spins[i] != 0, (accepted[i] >> up & 1) != 0);
-      }
-    }
-    if (sums.wanted()) {  // a thread counts its own sites
-      const bool closes = sums.closes(k), due = ++n_counted == 255 || k + 1 == n_steps || closes;
-      for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
-        n_up[i] = static_cast<uint8_t>(n_up[i] + spins[i]);
-        if (!due) continue;
-        if (closes) {
-          sums.template add<true>(lattice, i, n_counted, n_up[i]);
-        } else {
-          sums.template add<false>(lattice, i, n_counted, n_up[i]);
-        }
-        n_up[i] = 0;
-      }
-      if (due) n_counted = 0;
-    }
+    bits.first_half(model, noise.key, chain, noise.entry(k), mine);
     sync_block();
+    if (sums.wanted()) ++n_counted;
+    bits.second_half(model, n_counted, mine);
+    sync_block();
+    if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
+    if (sums.closes(k)) {
+      bits.template add_counts<true>(sums, lattice, n_counted, of_warp);
+    } else {
+      bits.template add_counts<false>(sums, lattice, n_counted, of_warp);
+    }
+    n_counted = 0;
   }
-  for (int64_t i = thread_in_block(); i < sites; i += block_size()) {
-    x[i] = spins[i] != 0 ? s.up : s.down;
-  }
+  bits.unpack(s, x, of_warp);
 }
 
-// One colour of sweep k, in place; a thread takes a block of noise.
+// ---- blocks that share a lattice, in the workspace
+
+struct SpinSpace {
+  char* memory;
+  int64_t bytes_a_lattice, blocks_a_lattice;
+  uint32_t words_a_block;
+};
+// body(lattice, bits, begin, end) for the block's words.
+template <class Model, class Body>
+PF_HD void with_words(const SpinSpace& space, const LatticeShape& shape, const Model& model,
+                      const Body& body) {
+  const int64_t lattice = block_in_grid() / space.blocks_a_lattice;
+  const SpinBits<Model> bits(shape, model.n_masks(),
+                             space.memory + lattice * space.bytes_a_lattice);
+  const int64_t block = block_in_grid() - lattice * space.blocks_a_lattice;
+  const uint32_t begin = static_cast<uint32_t>(block) * space.words_a_block;
+  const uint32_t end = begin + space.words_a_block;
+  body(lattice, bits, begin, end < bits.words() ? end : bits.words());
+}
+
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-colour_kernel(Spins<U> s, Model model, NoiseSource noise, int64_t k, int64_t blocks_a_lattice,
-              int colour, SpinSums<U> sums) {
-  auto* classes = static_cast<typename Model::Class*>(shared_memory());
-  const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.shape.n_sites;
-  share_classes(model, lattice, classes);
-  const int64_t b = block_in_grid() % blocks_a_lattice * block_size() + thread_in_block();
-  if (b >= sites / 4) return;
-  U* x = s.lattice(lattice);
-  const uint64_t first = noise.start / 4 + static_cast<uint64_t>(k * (sites / 4));
-  const Block<uint32_t> words = words_of<Model>(noise, lattice, first + static_cast<uint64_t>(b));
-  PF_UNROLL
-  for (int w = 0; w < 4; ++w) {
-    const SpinSite<Model::kDims> at(s.shape, 4 * b + w);
-    if (at.colour() != colour) continue;
-    const int up = neighbours_up(s.shape, at, [&](int64_t j) { return int{s.is_up(x[j])}; });
-    const bool accepts = model.accepts(classes[up], words.w[w]);
-    const bool next = model.next(classes[up], s.is_up(x[at.s]), accepts);
-    x[at.s] = next ? s.up : s.down;
-    if (!sums.wanted()) continue;
-    if (sums.closes(k)) {
-      sums.template add<true>(lattice, at.s, 1, next);
-    } else {
-      sums.template add<false>(lattice, at.s, 1, next);
-    }
-  }
+pack_kernel(SpinSpace space, Spins<U> s, Model model) {
+  with_words(space, s.shape, model,
+             [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               if (begin == 0) bits.make_law(model, lattice);
+               bits.pack(s, s.lattice(lattice), bits.of_warp(begin, end));
+             });
+}
+template <class Model>
+PF_KERNEL(kSpinThreads)
+first_half_kernel(SpinSpace space, LatticeShape shape, Model model, SweepNoise noise, int64_t k) {
+  with_words(space, shape, model,
+             [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               bits.first_half(model, noise.key, noise.chain(lattice), noise.entry(k),
+                               bits.of_thread(begin, end));
+             });
+}
+template <class Model>
+PF_KERNEL(kSpinThreads)
+second_half_kernel(SpinSpace space, LatticeShape shape, Model model, int n_counted) {
+  with_words(space, shape, model, [&](int64_t, const auto& bits, uint32_t begin, uint32_t end) {
+    bits.second_half(model, n_counted, bits.of_thread(begin, end));
+  });
+}
+template <bool kCloses, class Model, class U>
+PF_KERNEL(kSpinThreads)
+counts_kernel(SpinSpace space, LatticeShape shape, Model model, SpinSums<U> sums, int n_counted) {
+  with_words(
+      space, shape, model, [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+        bits.template add_counts<kCloses>(sums, lattice, n_counted, bits.of_warp(begin, end));
+      });
+}
+template <class Model, class U>
+PF_KERNEL(kSpinThreads)
+unpack_kernel(SpinSpace space, Spins<U> s, Model model) {
+  with_words(space, s.shape, model,
+             [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               bits.unpack(s, s.lattice(lattice), bits.of_warp(begin, end));
+             });
 }
 
 template <class Model, class U>
-static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                        int64_t n_steps, const SpinSums<U>& sums, const Place& place) {
-  const int64_t sites = s.shape.n_sites, arrays = sums.wanted() ? 3 : 2;
-  const int64_t bytes = kClassBytes + arrays * sites;
+static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& source,
+                        int64_t n_steps, const SpinSums<U>& sums, void* workspace,
+                        const Place& place) {
+  const SweepNoise noise(source);
+  const int64_t words = BitRows<Model::kDims>::words(s.shape);
+  const int64_t bytes = SpinBits<Model>::bytes(s.shape, model.n_masks(), sums.wanted());
   if (bytes <= shared_memory_limit(place)) {
-    launch(place, s.n_lattices, kSpinThreads, bytes, spins_kernel<Model, U>, s, model, noise,
-           n_steps, sums);
+    const int64_t turns = (words + kSpinThreads - 1) / kSpinThreads;
+    const int threads = static_cast<int>((words + turns * kWarp - 1) / (turns * kWarp)) * kWarp;
+    launch(place, s.n_lattices, threads, bytes, spins_kernel<Model, U>, s, model, noise, n_steps,
+           sums);
     return;
   }
-  const int64_t blocks = (sites / 4 + kSpinThreads - 1) / kSpinThreads;
+  if (workspace == nullptr) out_of_shared_memory(bytes, shared_memory_limit(place));
+  // Where there are words enough for all of a GPU, a thread takes some.
+  const int words_a_block =
+      s.n_lattices * words < int64_t{1} << 20 ? kSpinThreads : 4 * kSpinThreads;
+  const int64_t blocks = (words + words_a_block - 1) / words_a_block;
+  const SpinSpace space{static_cast<char*>(workspace), bytes, blocks,
+                        static_cast<uint32_t>(words_a_block)};
+  const auto run = [&](auto* kernel, const auto&... args) {
+    launch(place, s.n_lattices * blocks, kSpinThreads, 0, kernel, space, args...);
+  };
+  run(pack_kernel<Model, U>, s, model);
+  int n_counted = 0;
   for (int64_t k = 0; k < n_steps; ++k) {
-    for (int colour = 0; colour < 2; ++colour) {
-      launch(place, s.n_lattices * blocks, kSpinThreads, kClassBytes, colour_kernel<Model, U>, s,
-             model, noise, k, blocks, colour, sums);
-    }
+    run(first_half_kernel<Model>, s.shape, model, noise, k);
+    if (sums.wanted()) ++n_counted;
+    run(second_half_kernel<Model>, s.shape, model, n_counted);
+    if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
+    run(sums.closes(k) ? counts_kernel<true, Model, U> : counts_kernel<false, Model, U>, s.shape,
+        model, sums, n_counted);
+    n_counted = 0;
   }
+  run(unpack_kernel<Model, U>, s, model);
 }
 
 }  // namespace pf::PF_BACKEND

@@ -18,7 +18,7 @@ class IsingModel {
   struct Lattice {
     uint32_t thresholds[kClasses];
     int mask_of_class[kClasses];
-    IsingClass classes[kClasses];
+    uint64_t always[kClasses], inverted[kClasses], heat_bath;  // all bits or none
   };
   struct Group {
     uint32_t thresholds[kClasses][kLatticesInGroup];
@@ -33,15 +33,23 @@ class IsingModel {
         masks_(ising_masks(kDims, p.no_field, p.heat_bath)) {}
   PF_HD int n_masks() const { return masks_.count; }
 
-  PF_HD Lattice lattice(int64_t index) const {
+  Lattice lattice(int64_t index) const {
     Lattice l;
-    for (int k = 0; k < kClasses; ++k) {
-      l.classes[k] = class_of(index, k);
-      l.mask_of_class[k] = masks_.of_class[k];
-    }
-    for (int m = 0; m < masks_.count; ++m)
-      l.thresholds[m] = l.classes[masks_.class_of[m]].threshold;
+    for (int k = 0; k < kClasses; ++k) put_class(index, k, l);
     return l;
+  }
+  // What a lattice has of class k. No array is indexed by k, which a GPU would copy for it.
+  PF_HD void put_class(int64_t index, int k, Lattice& l) const {
+    const IsingClass c = ising_class(k, kDims, value_of<double>(temperature_, index),
+                                     value_of<double>(field_, index), heat_bath_);
+    l.always[k] = c.always ? ~uint64_t{0} : 0;
+    l.inverted[k] = c.inverted ? ~uint64_t{0} : 0;
+    if (k == 0) l.heat_bath = heat_bath_ ? ~uint64_t{0} : 0;
+    PF_UNROLL
+    for (int j = 0; j < kClasses; ++j) {
+      if (j == k) l.mask_of_class[k] = masks_.of_class[j];
+      if (j < masks_.count && masks_.class_of[j] == k) l.thresholds[j] = c.threshold;
+    }
   }
   Group group(int64_t first, int count) const {
     Group g{};
@@ -50,8 +58,8 @@ class IsingModel {
       for (int m = 0; m < masks_.count; ++m) g.thresholds[m][i] = l.thresholds[m];
       for (int k = 0; k < kClasses; ++k) {
         g.mask_of_class[k] = l.mask_of_class[k];
-        g.always[k] |= static_cast<uint32_t>(l.classes[k].always) << i;
-        g.inverted[k] |= static_cast<uint32_t>(l.classes[k].inverted) << i;
+        g.always[k] |= static_cast<uint32_t>(l.always[k] & 1) << i;
+        g.inverted[k] |= static_cast<uint32_t>(l.inverted[k] & 1) << i;
       }
     }
     return g;
@@ -60,11 +68,12 @@ class IsingModel {
   PF_HD IsingRule<Bits> rule(const Lattice& l) const {
     const Bits none{};
     IsingRule<Bits> rule;
+    PF_UNROLL
     for (int k = 0; k < kClasses; ++k) {
-      rule.always[k] = l.classes[k].always ? ~none : none;
-      rule.inverted[k] = l.classes[k].inverted ? ~none : none;
+      rule.always[k] = static_cast<Bits>(none | l.always[k]);
+      rule.inverted[k] = static_cast<Bits>(none | l.inverted[k]);
     }
-    rule.heat_bath = heat_bath_ ? ~none : none;
+    rule.heat_bath = static_cast<Bits>(none | l.heat_bath);
     return rule;
   }
   template <class Bits>
@@ -83,18 +92,6 @@ class IsingModel {
     return ising_update<kDims>(spin, neighbours, rule, accept);
   }
 
-  // One spin at a time: its class, its comparison, its next value.
-  using Class = IsingClass;
-  PF_HD bool accepts(const Class& c, uint32_t word) const { return c.always || word < c.threshold; }
-  PF_HD bool next(const Class& c, bool spin, bool accepted) const {
-    const unsigned bit = ising_next<unsigned>(spin, c.inverted, heat_bath_, accepted);
-    return (bit & 1u) != 0;
-  }
-  PF_HD IsingClass class_of(int64_t index, int k) const {
-    return ising_class(k, kDims, value_of<double>(temperature_, index),
-                       value_of<double>(field_, index), heat_bath_);
-  }
-
  private:
   PerChain temperature_, field_;
   bool heat_bath_;
@@ -108,9 +105,9 @@ void ising(const IsingParams& p) {
   with_spins(p.spins, [&](const auto& spins) PF_INLINE_LAMBDA {
     const SpinSums sums(p.moments, p.steps_done, spins);
     if (spins.shape.n_dims == 2) {
-      sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, sums, p.place);
+      sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, sums, p.workspace, p.place);
     } else {
-      sweep_spins(spins, IsingModel<3>(p), p.noise, p.n_steps, sums, p.place);
+      sweep_spins(spins, IsingModel<3>(p), p.noise, p.n_steps, sums, p.workspace, p.place);
     }
   });
 }

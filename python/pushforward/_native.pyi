@@ -148,6 +148,7 @@ def ising(
     chain_offset: int,
     moments: Moments | None,
     steps_done: int,
+    workspace: Tensor | None,
     n_threads: int,
 ) -> None: ...
 def clusters(

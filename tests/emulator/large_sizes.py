@@ -7,13 +7,20 @@ what a small call writes for the same chains.
 """
 
 import mmap
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import pushforward as pf
 from pushforward import _ops
+from pushforward._ops import lattice as lattice_ops
 from pushforward._ops.lattice import ising_sweeps, phi4_run
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lattice_reference import neighbours, threshold, words
 
 N = 2**31
 LAST = 8
@@ -135,13 +142,61 @@ def test_fields():
     check_ends(call, N // 1024 + 9, 32, 32)
 
 
-def test_spins():
+def heat_bath(x, offset):
+    """One sweep of the Ising model without a field at temperature 5."""
     temperature, field = torch.tensor(5.0).double(), torch.tensor(0.0).double()
+    ising_sweeps(
+        x, temperature=temperature, field=field, no_field=False, heat_bath=True, seed=1,
+        first_step=0, n_steps=1, chain_offset=offset,
+    )  # fmt: skip
 
-    def call(x, offset):
-        ising_sweeps(
-            x, temperature=temperature, field=field, no_field=True, heat_bath=True, seed=1,
-            first_step=0, n_steps=1, chain_offset=offset,
-        )  # fmt: skip
 
-    check_ends(call, N // 1024 + 9, 32, 32, dtype=torch.int8, start=1)
+@pytest.fixture
+def _in_workspace(monkeypatch):
+    monkeypatch.setenv("PF_EMULATOR_SHARED", "16")
+    monkeypatch.setattr(
+        lattice_ops,
+        "_workspace",
+        lambda x, needed, *, in_shared: sparse(len(x) * needed, dtype=torch.uint8),
+    )
+
+
+def test_spins():
+    check_ends(heat_bath, N // 1024 + 9, 32, 32, dtype=torch.int8, start=1)
+
+
+@pytest.mark.usefixtures("_in_workspace")
+def test_spins_in_the_workspace():
+    check_ends(heat_bath, N // 1024 + 9, 32, 32, dtype=torch.int8, start=1)
+
+
+@pytest.mark.usefixtures("_in_workspace")
+def test_one_lattice_of_spins():
+    rows, row, near = 2**17 + 2, 2**16, 8  # rows at each end, which hold what is updated there
+    per_block = 4 * 384 * 32
+    n_blocks = -(-rows * row // per_block)
+    first, last = 9 * per_block, rows * row - (n_blocks - 9) * per_block  # sites of nine blocks
+    assert max(first, last) < near * row
+    x = sparse(1, rows, row, dtype=torch.int8)  # up, where the memory that is left out says down
+    heat_bath(x, 0)
+
+    # The rows near both ends, and two between them, as a lattice of its own.
+    site = np.arange((2 * near + 2) * row).reshape(-1, row)
+    found = np.where((site < first) | (site >= site.size - last), 1, -1)
+    updated, parity = found == 1, sum(np.indices(found.shape)) % 2
+    w = [words(1, 10, 1, start, near * row) for start in (0, (rows - near) * row)]
+    w = np.concatenate([w[0], np.zeros((1, 2 * row), dtype=np.uint64), w[1]], 1).reshape(site.shape)
+    for colour in (0, 1):
+        total = neighbours(found[None])[0]
+        p = threshold(1 / (1 + np.exp(np.where(total > 0, 2, -2) * total / 5.0)))
+        new = np.where((w < p) != (total > 0), 1, -1)
+        found = np.where(updated & (parity == colour), new, found)
+    flat, found = x.reshape(-1), found.reshape(-1)
+    assert np.array_equal(flat[:first].numpy(), found[:first])
+    assert np.array_equal(flat[-last:].numpy(), found[-last:])
+
+
+@pytest.mark.usefixtures("_in_workspace")
+def test_a_lattice_of_more_words_than_are_counted():
+    with pytest.raises(ValueError, match=r"^x: expected lattices of fewer sites on a GPU"):
+        heat_bath(sparse(1, 2**31, 2, dtype=torch.int8), 0)

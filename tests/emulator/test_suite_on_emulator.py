@@ -70,8 +70,10 @@ def test_suites_of_many_steps(module_with_every_kernel, names, least):
 def test_lattices_in_global_memory(module, seed):
     files = [f"tests/test_lattice_{name}.py" for name in ("ising", "phi4")]
     assert count_passed(module, [*files, "-k", "too_large"], seed, PF_EMULATOR_SHARED="4096") == 9
+    sweeps = ["tests/test_lattice_ising.py", "-k", "sweeps_equal or (every_type and bath)"]
+    assert count_passed(module, sweeps, seed, PF_EMULATOR_SHARED="16") >= 120
     sums = ["tests/test_lattice_sums.py", "-k", "spins"]
-    assert count_passed(module, sums, seed, PF_EMULATOR_SHARED="16") >= 40
+    assert count_passed(module, sums, seed, PF_EMULATOR_SHARED="16") >= 72
 
 
 def test_launches_that_fail(module):

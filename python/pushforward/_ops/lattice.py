@@ -181,6 +181,16 @@ def _phi4_evaluated(x: Tensor, parameters: Phi4Parameters, name: str) -> Tensor:
     return op(x, *parameters.tensors())
 
 
+def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> Tensor | None:
+    dims = x.ndim - 1
+    if dims < 1 or x.shape[-1] == 0:  # which the native module refuses
+        return None
+    words = x.shape[1:-1].numel() * -(-x.shape[-1] // 32)
+    planes = 2 + (dims + heat_bath if no_field else 2 * dims + 1) + 8 * sums
+    needed = 192 + -(-planes * words // 2) * 8
+    return _workspace(x, needed, in_shared=needed)
+
+
 def _phi4_workspace(x: Tensor) -> Tensor | None:
     if x.ndim < 2 or x.shape[-1] == 0:  # which the native module refuses
         return None
@@ -235,9 +245,10 @@ def _ising_sweeps(
     steps_done: int = 0,
 ) -> None:
     check_device(x.device, "x")
+    memory = _spin_workspace(x, no_field, heat_bath, moments is not None)
     _native.ising(
         x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        moments, steps_done, threads(),
+        moments, steps_done, memory, threads(),
     )  # fmt: skip
     changed(x)
 
