@@ -194,6 +194,9 @@ struct Phi4Arguments {
     view.dtype = state.dtype();
     view.shape = shape_of(state, 1, 4);
     place = place_of(state, n_threads);
+    if (place.device >= 0 && view.shape.n_sites > kMostOnGpu) {
+      bad_value("x", "at most 2e9 sites a lattice on a GPU", state.shape_text());
+    }
     view.x = state.data;
     view.n_lattices = state.n_chains();
     view.kappa = kappa.view;
@@ -203,8 +206,11 @@ struct Phi4Arguments {
   int64_t workspace_bytes() const {
     const LatticeShape& s = view.shape;
     const int64_t rows = s.n_sites / s.size[s.n_dims - 1];
-    return (5 * s.n_sites * (state.bits / 8) + rows * 8 + 32) * view.n_lattices;
+    return (4 * s.n_sites * (state.bits / 8) + rows * 16 + 32) * view.n_lattices;
   }
+
+ private:
+  static constexpr int64_t kMostOnGpu = 2000000000;  // whose kernels count them in 32 bits
 };
 
 void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::handle field,

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The walk of a GPU over real fields: a lattice a block of threads, its arrays in shared memory,
-// or, where they do not fit, in a workspace that the call brings.
+// The walk of a GPU over real fields: a lattice a block of threads, its arrays in shared memory;
+// or, where they do not fit, several blocks a lattice, its arrays in a workspace that the call
+// brings.
 #pragma once
 
-#include "backend/cuda.cuh"
+#include "backend/cuda_entries.cuh"
 
 namespace pf::PF_BACKEND {
-
-constexpr int kFieldThreads = 256;
 
 // States of a lattice that wait at most, to be added to streaming sums together: more would need
 // arrays that do not fit.
@@ -19,205 +18,319 @@ struct Field {
   T* first;
 };
 
-// What a pass reads at every site: entries of a sequence of one chain, or nothing.
-template <class Law, class T>
-struct Entries {
-  NoiseSource noise;
-  PF_HD Entries(const NoiseSource& n, uint64_t) : noise(n) {}
+// Who works on a lattice: all threads of n_blocks blocks, of which this is one. Among several, the
+// words are a barrier's and three flags, at first zero, in global memory.
+struct FieldCrew {
+  uint32_t* words;
+  int n_blocks, block;
 };
-template <class T>
-struct NoEntries {};
 
-// One block of a sequence, or one number of it.
-template <class Law, class T>
-PF_HD void entry_block(const NoiseSource& noise, uint64_t block, T* values) {
-  const ChainCounter<uint32_t> chain(noise.chain_offset, 0u, noise.purpose);
-  Law::template values<T>(
-      philox4x32_10<uint32_t>(static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                              chain.c2, chain.c3, PhiloxKey(noise.seed)),
-      0, Draw<T>::kPerBlock, values);
-}
-template <class Law, class T>
-PF_HD T entry(const NoiseSource& noise, uint64_t index) {
-  constexpr int kPerBlock = Draw<T>::kPerBlock;
-  T values[kPerBlock];
-  entry_block<Law>(noise, index / kPerBlock, values);
-  T value = values[0];
-  PF_UNROLL
-  for (int j = 1; j < kPerBlock; ++j) value = index % kPerBlock == j ? values[j] : value;
-  return value;
-}
+// Memory of a block beside the arrays: a sum, and of each thread a block of noise.
+PF_HD int64_t field_block_bytes(int threads) { return 16 + 16 * int64_t{threads}; }
 
-template <class T, int kDims>
+// A lattice at work, a warp a stretch of its sites or of its rows, by one block whose shared memory
+// the arrays are in, or by several. Sites are numbered in 32 bits: divisions of more take long.
+template <class T, int kDims, bool kShared>
 class FieldLattice {
+  static constexpr int kLanes = kReductionWidth, kStretch = kLanes * Draw<T>::kPerBlock;
+
  public:
   using Real = T;
   using Mask = bool;
   template <class Law>
   using Source = Entries<Law, T>;
 
-  // One site.
+  // One site. Dimensions are counted from the last on here.
   class Sites {
    public:
     PF_HD T value(Field<T> f) const { return f.first[at_]; }
     // Along the row first, then dimension after dimension towards the first.
     PF_HD T neighbours(Field<T> f) const {
       T sum = T(0);
-      int64_t rest = at_, step = 1;
+      int step = 1;
       PF_UNROLL
       for (int k = 0; k < kDims; ++k) {
-        const int64_t n = shape_.size[kDims - 1 - k], i = rest % n;
-        rest /= n;
-        const T pair = f.first[i > 0 ? at_ - step : at_ + step * (n - 1)] +
-                       f.first[i + 1 < n ? at_ + step : at_ - step * (n - 1)];
+        const int n = lattice_.size_[k], around = step * (n - 1);
+        const T pair = f.first[place_[k] > 0 ? at_ - step : at_ + around] +
+                       f.first[place_[k] + 1 < n ? at_ + step : at_ - around];
         sum = k == 0 ? pair : sum + pair;
         step *= n;
       }
       return sum;
     }
     PF_HD void put(Field<T> f, T x) const { f.first[at_] = x; }
-    PF_HD T noise() const { return noise_[at_]; }
+    PF_HD T noise() const { return *noise_; }
     PF_HD bool of_colour(int colour) const {
-      int64_t rest = at_, parity = colour;
+      int parity = colour;
       PF_UNROLL
-      for (int k = 0; k < kDims; ++k) {
-        parity += rest % shape_.size[kDims - 1 - k];
-        rest /= shape_.size[kDims - 1 - k];
-      }
+      for (int k = 0; k < kDims; ++k) parity += place_[k];
       return parity % 2 == 0;
     }
 
    private:
     friend class FieldLattice;
-    PF_HD Sites(const LatticeShape& shape, const T* noise, int64_t at)
-        : shape_(shape), noise_(noise), at_(at) {}
-    const LatticeShape& shape_;
-    const T* noise_;
-    int64_t at_;
+    PF_HD Sites(const FieldLattice& lattice, int at, int row, int column)
+        : lattice_(lattice), at_(at) {
+      place_[0] = column;
+      PF_UNROLL
+      for (int k = 1; k < kDims; ++k) {
+        place_[k] = k + 1 < kDims ? row % lattice.size_[k] : row;
+        row /= lattice.size_[k];
+      }
+    }
+    // As many sites on as a warp has lanes.
+    PF_HD void advance() {
+      at_ += kLanes;
+      int carry = 0;
+      PF_UNROLL
+      for (int k = 0; k < kDims; ++k) {
+        place_[k] += lattice_.advance_[k] + carry;
+        carry = place_[k] >= lattice_.size_[k];
+        if (carry != 0) place_[k] -= lattice_.size_[k];
+      }
+    }
+    const FieldLattice& lattice_;
+    const T* noise_ = nullptr;
+    int at_, place_[kDims];
   };
 
-  // Sums of rows, a flag, the noise of a pass and n_arrays.
+  // Sums of rows, of several blocks those of two passes, and n_arrays: a multiple of 16.
   static PF_HD int64_t bytes(const LatticeShape& s, int n_arrays) {
-    int64_t rows = 1;
-    for (int j = 0; j < kDims - 1; ++j) rows *= s.size[j];
-    return (rows + 1) * int64_t{sizeof(double)} +
-           (n_arrays + 1) * rows * s.size[kDims - 1] * int64_t{sizeof(T)};
+    const int64_t n_sums = (kShared ? 1 : 2) * (s.n_sites / s.size[kDims - 1]);
+    return (n_sums * int64_t{sizeof(double)} + n_arrays * s.n_sites * int64_t{sizeof(T)} + 15) /
+           16 * 16;
   }
-  PF_HD FieldLattice(const LatticeShape& s, void* memory) : shape_(s), rows_(1) {
-    for (int j = 0; j < kDims - 1; ++j) rows_ *= s.size[j];
+  // `block_memory` is shared memory, `memory` what bytes() says.
+  PF_HD FieldLattice(const LatticeShape& s, const FieldCrew& crew, void* block_memory, void* memory)
+      : crew_(crew),
+        sites_(static_cast<int>(s.n_sites)),
+        total_(static_cast<double*>(block_memory)) {
+    int rest = kLanes;
+    PF_UNROLL
+    for (int k = 0; k < kDims; ++k) {
+      size_[k] = static_cast<int>(s.size[kDims - 1 - k]);
+      advance_[k] = k + 1 < kDims ? rest % size_[k] : rest;
+      rest /= size_[k];
+    }
+    rows_ = sites_ / size_[0];
     row_sums_ = static_cast<double*>(memory);
-    noise_ = reinterpret_cast<T*>(row_sums_ + rows_ + 1);
+    arrays_ = reinterpret_cast<T*>(row_sums_ + (kShared ? 1 : 2) * int64_t{rows_});
+    const int lane = WarpDim<false>::lane();
+    const int stretches = (sites_ + kStretch - 1) / kStretch;
+    begin_ = share(stretches, 0) * kStretch;
+    end_ = share(stretches, 1) * kStretch;
+    if (end_ > sites_) end_ = sites_;
+    first_row_ = (begin_ + lane) / size_[0];
+    first_column_ = (begin_ + lane) % size_[0];
   }
-  PF_HD int64_t sites() const { return rows_ * shape_.size[kDims - 1]; }
-  PF_HD Field<T> array(int i) const { return {noise_ + (i + 1) * sites()}; }
-  PF_HD bool speaks() const { return thread_in_block() == 0; }
+  PF_HD int64_t sites() const { return sites_; }
+  PF_HD Field<T> array(int i) const { return {arrays_ + i * sites()}; }
+  // Whether this thread writes what belongs to the lattice as a whole.
+  PF_HD bool speaks() const { return crew_.block == 0 && thread_in_block() == 0; }
 
   PF_HD void load(Field<T> f, const T* x) const {
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) f.first[i] = x[i];
-    sync_block();
+    for_each_site(f, [&](int64_t i, T* at) { *at = x[i]; });
+    sync();
   }
   PF_HD void store(Field<T> f, T* x) const {
-    sync_block();
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) x[i] = f.first[i];
+    for_each_site(f, [&](int64_t i, const T* at) { x[i] = *at; });
   }
 
-  // visit(site, place in the array) for all sites; a thread comes to the same ones every time.
+  // visit(site, place in the array) for all sites. A thread comes to the same ones every time, and
+  // to those that it comes to in pass() and finite(); others may not have come to theirs.
   template <class Visit>
   PF_HD void for_each_site(Field<T> f, const Visit& visit) const {
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) visit(i, f.first + i);
-    sync_block();
+    for (int i = begin_ + WarpDim<false>::lane(); i < end_; i += kLanes) visit(i, f.first + i);
   }
 
   template <class Entries, class Visit>
   PF_HD void pass(uint64_t first, const Entries& source, double, Field<T>,
                   const Visit& visit) const {
-    draw(first, source);
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) {
-      visit(Sites(shape_, noise_, i));
-    }
-    sync_block();
+    over_own_sites(first, source, visit);
+    sync();
   }
   // A warp takes a row: 32 strided chains and a binary tree; then the rows in order in float64.
   template <class Entries, class Visit>
   PF_HD double sum(uint64_t first, const Entries& source, double, Field<T>,
                    const Visit& visit) const {
-    draw(first, source);
-    constexpr int kLanes = kReductionWidth;
-    const int64_t length = shape_.size[kDims - 1], lane = thread_in_block() % kLanes;
-    for (int64_t r = thread_in_block() / kLanes; r < rows_; r += block_size() / kLanes) {
+    // A block may be at the next sum while another one still reads this.
+    double* sums = row_sums_;
+    if (!kShared && n_sums_++ % 2 == 1) sums += rows_;
+    const int lane = WarpDim<false>::lane();
+    const int length = size_[0], end = share(rows_, 1);
+    NoiseAhead<Entries, T> noise(source, first, noise_memory());
+    for (int r = share(rows_, 0); r < end; ++r) {
       T chain = T(0);
-      for (int64_t i = lane; i < length; i += kLanes) {
-        chain = chain + visit(Sites(shape_, noise_, r * length + i));
-      }
+      const int begin = r * length;
+      along(Sites(*this, begin + lane, r, lane), begin, begin + length, noise,
+            [&](const Sites& s) { chain = chain + visit(s); });
       chain = WarpDim<false>::tree_sum(chain);
-      if (lane == 0) row_sums_[r] = static_cast<double>(chain);
+      if (lane == 0) sums[r] = static_cast<double>(chain);
+    }
+    sync();
+    if (thread_in_block() < kLanes) {  // adding float64 is slow on many GPUs: one warp does
+      double total = 0;
+      for (int r = 0; r < rows_; r += kLanes) {
+        const double own = r + lane < rows_ ? sums[r + lane] : 0.0;
+        for (int l = 0; l < kLanes; ++l) total += of_lane(own, l);
+      }
+      if (lane == 0) *total_ = total;
     }
     sync_block();
-    double total = 0;
-    for (int64_t r = 0; r < rows_; ++r) total += row_sums_[r];
-    sync_block();
-    return total;
+    return *total_;
   }
   template <class Entries, class Visit>
   PF_HD bool finite(uint64_t first, const Entries& source, double, Field<T>,
                     const Visit& visit) const {
-    double* flag = row_sums_ + rows_;
-    if (speaks()) *flag = 0;
-    draw(first, source);
-    sync_block();
     T turned = T(0);
-    for (int64_t i = thread_in_block(); i < sites(); i += block_size()) {
-      turned = fma(visit(Sites(shape_, noise_, i)), T(0), turned);
-    }
-    if (turned != turned) *flag = 1;
-    sync_block();
-    const bool fine = *flag == 0;
-    sync_block();
-    return fine;
+    over_own_sites(first, source, [&](const Sites& s) { turned = fma(visit(s), T(0), turned); });
+    return !sync_any(turned != turned);
   }
 
  private:
-  PF_HD void draw(uint64_t, const NoEntries<T>&) const {}
-  // Entries first ... first + sites - 1, a block of them a thread.
-  template <class Law>
-  PF_HD void draw(uint64_t first, const Entries<Law, T>& source) const {
-    constexpr int kPerBlock = Draw<T>::kPerBlock;
-    const int64_t phase = static_cast<int64_t>(first % kPerBlock);
-    const int64_t n_blocks = (phase + sites() + kPerBlock - 1) / kPerBlock;
-    for (int64_t b = thread_in_block(); b < n_blocks; b += block_size()) {
-      T values[kPerBlock];
-      entry_block<Law>(source.noise, first / kPerBlock + static_cast<uint64_t>(b), values);
-      PF_UNROLL
-      for (int j = 0; j < kPerBlock; ++j) {
-        const int64_t i = b * kPerBlock + j - phase;
-        if (i >= 0 && i < sites()) noise_[i] = values[j];
-      }
-    }
-    sync_block();
+  // Where of n things those of this warp begin (after = 0) and end (1).
+  PF_HD int share(typename Select<kShared, int, int64_t>::type n, int after) const {
+    const int warps = static_cast<int>(block_size()) / kLanes;
+    const int warp = crew_.block * warps + static_cast<int>(thread_in_block()) / kLanes;
+    return static_cast<int>(n * (warp + after) / (crew_.n_blocks * warps));
+  }
+  PF_HD T* noise_memory() const {
+    const int64_t warp = thread_in_block() / kLanes;
+    return reinterpret_cast<T*>(total_ + 2) + warp * kStretch;
   }
 
-  LatticeShape shape_;
-  int64_t rows_;
-  double* row_sums_;
-  T* noise_;
+  // visit(site) for sites begin ... end - 1, of which `site` is this lane's first.
+  template <class Noise, class Visit>
+  PF_HD void along(Sites site, int begin, int end, Noise& noise, const Visit& visit) const {
+    for (int i = begin; i < end; i += kLanes) {
+      noise.reach(i, end - i < kLanes ? end : i + kLanes);
+      if (site.at_ < end) {
+        site.noise_ = noise.at(site.at_);
+        visit(site);
+      }
+      site.advance();
+    }
+  }
+  template <class Entries, class Visit>
+  PF_HD void over_own_sites(uint64_t first, const Entries& source, const Visit& visit) const {
+    NoiseAhead<Entries, T> noise(source, first, noise_memory());
+    const int own = begin_ + WarpDim<false>::lane();
+    along(Sites(*this, own, first_row_, first_column_), begin_, end_, noise, visit);
+  }
+
+  // All threads of the lattice have come, and see what the others wrote before.
+  PF_HD void sync() const {
+    sync_block();
+    if (kShared || crew_.n_blocks == 1) return;
+    if (thread_in_block() == 0) meet();
+    sync_block();
+  }
+  // The same, and whether any thread says so.
+  PF_HD bool sync_any(bool mine) const {
+    bool any = sync_block_any(mine);
+    if (kShared || crew_.n_blocks == 1) return any;
+    // One flag is set and read, while the next is made ready: it was last read before the barrier
+    // before this one. The third may still be read by others.
+    if (thread_in_block() == 0) {
+      uint32_t* flags = crew_.words + 1;
+      if (any) write_now(flags + n_flags_ % 3, 1);
+      if (crew_.block == 0) write_now(flags + (n_flags_ + 1) % 3, 0);
+      meet();
+      any = read_now(flags + n_flags_ % 3) != 0;
+    }
+    ++n_flags_;
+    return sync_block_any(any);
+  }
+  PF_HD void meet() const {
+    meet_blocks(crew_.words, static_cast<uint32_t>(crew_.n_blocks), crew_.block == 0);
+  }
+
+  FieldCrew crew_;
+  int sites_, rows_, size_[kDims];
+  int advance_[kDims];                          // kLanes sites, as a number of each dimension
+  int begin_, end_, first_row_, first_column_;  // of the warp, and where its lane begins
+  double *total_, *row_sums_;
+  T* arrays_;
+  mutable uint32_t n_sums_ = 0, n_flags_ = 0;
 };
 
+// Threads of a block: no more than have the registers that they need.
+template <class T>
+constexpr int kMostFieldThreads = sizeof(T) == 4 ? 1024 : 512;
+template <class T>
+constexpr int kSpreadThreads = sizeof(T) == 4 ? 512 : 384;
+
 template <class T, int kDims, class Body>
-PF_KERNEL(kFieldThreads)
-fields_kernel(LatticeShape shape, char* workspace, int64_t bytes, Body body) {
-  const int64_t lattice = block_in_grid();
-  void* memory = workspace != nullptr ? workspace + lattice * bytes : shared_memory();
-  body(lattice, FieldLattice<T, kDims>(shape, memory));
+PF_LARGE_KERNEL(kMostFieldThreads<T>)
+shared_field_kernel(LatticeShape shape, Body body) {
+  char* memory = static_cast<char*>(shared_memory());
+  body(block_in_grid(),
+       FieldLattice<T, kDims, true>(shape, FieldCrew{nullptr, 1, 0}, memory,
+                                    memory + field_block_bytes(static_cast<int>(block_size()))));
 }
+
+// The workspace: words of the crew of each lattice, then the memory of each.
+constexpr int64_t kCrewBytes = 4 * sizeof(uint32_t);
+template <class T, int kDims, class Body>
+PF_LARGE_KERNEL(kSpreadThreads<T>)
+spread_field_kernel(LatticeShape shape, char* workspace, int64_t n_lattices, int64_t bytes,
+                    int n_blocks, Body body) {
+  const int64_t lattice = block_in_grid() / n_blocks;
+  auto* words = reinterpret_cast<uint32_t*>(workspace + lattice * kCrewBytes);
+  const FieldCrew crew{words, n_blocks, static_cast<int>(block_in_grid() % n_blocks)};
+  body(lattice,
+       FieldLattice<T, kDims, false>(shape, crew, shared_memory(),
+                                     workspace + n_lattices * kCrewBytes + lattice * bytes));
+}
+
+// Several blocks a lattice: all that run at once, but none with less than a block of noise a
+// thread. One block a lattice where there are so many lattices, or no launch for more.
+template <class T, int kDims, class Body>
+static void spread_fields(int64_t n_lattices, const LatticeShape& shape, int n_arrays,
+                          char* workspace, const Place& place, const Body& body) {
+  constexpr int kThreads = kSpreadThreads<T>;
+  const auto kernel = spread_field_kernel<T, kDims, Body>;
+  const int64_t bytes = FieldLattice<T, kDims, false>::bytes(shape, n_arrays);
+  const int64_t shared = field_block_bytes(kThreads);
+  const int64_t at_once =
+      blocks_at_once(place, reinterpret_cast<const void*>(kernel), kThreads, shared);
+  const int64_t most = at_once / n_lattices,
+                useful = shape.n_sites / (kThreads * Draw<T>::kPerBlock);
+  const int64_t blocks = most < useful ? most : useful;
+  if (blocks <= 1) {
+    launch(place, n_lattices, kThreads, shared, kernel, shape, workspace, n_lattices, bytes, 1,
+           body);
+  } else {
+    clear(place, workspace, n_lattices * kCrewBytes);
+    launch_together(place, n_lattices * blocks, kThreads, shared, kernel, shape, workspace,
+                    n_lattices, bytes, static_cast<int>(blocks), body);
+  }
+}
+
+// Lattices that fit are spread all the same where they are large and would leave most of the GPU
+// idle: from so many sites on, below which blocks would wait for each other longer than they work.
+constexpr int64_t kLargeField = int64_t{1} << 14;
 
 template <class T, int kDims, class Body>
 static void for_each_field(int64_t n_lattices, const LatticeShape& shape, int n_arrays, double,
                            int64_t, void* workspace, const Place& place, const Body& body) {
-  const int64_t bytes = (FieldLattice<T, kDims>::bytes(shape, n_arrays) + 15) / 16 * 16;
-  const bool fits = bytes <= shared_memory_limit(place);
-  if (!fits && workspace == nullptr) out_of_shared_memory(bytes, shared_memory_limit(place));
-  launch(place, n_lattices, kFieldThreads, fits ? bytes : 0, fields_kernel<T, kDims, Body>, shape,
-         fits ? static_cast<char*>(nullptr) : static_cast<char*>(workspace), bytes, body);
+  constexpr int kMost = kMostFieldThreads<T>;
+  const int64_t wanted = (shape.n_sites + Draw<T>::kPerBlock - 1) / Draw<T>::kPerBlock;
+  const int threads =
+      wanted < kMost
+          ? static_cast<int>((wanted + kReductionWidth - 1) / kReductionWidth) * kReductionWidth
+          : kMost;
+  const int64_t bytes =
+      field_block_bytes(threads) + FieldLattice<T, kDims, true>::bytes(shape, n_arrays);
+  const int64_t limit = shared_memory_limit(place);
+  const bool few = shape.n_sites >= kLargeField && 4 * n_lattices <= n_multiprocessors(place);
+  if (workspace != nullptr && (bytes > limit || few)) {
+    spread_fields<T, kDims>(n_lattices, shape, n_arrays, static_cast<char*>(workspace), place,
+                            body);
+  } else {
+    if (bytes > limit) out_of_shared_memory(bytes, limit);
+    launch(place, n_lattices, threads, bytes, shared_field_kernel<T, kDims, Body>, shape, body);
+  }
 }
 
 }  // namespace pf::PF_BACKEND

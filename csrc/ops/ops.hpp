@@ -208,8 +208,8 @@ struct Phi4Fields {
 // it is the width of the moves. HMC: jitter is the share of the step size that is drawn anew a
 // step, and n_divergent counts its trajectories; of the tallies each may be null. The moments take
 // every step but those of Langevin that are not taken, after steps_done recorded ones. workspace, a
-// GPU's only: room for five arrays like x and a double for each row and lattice, and 32 bytes a
-// lattice.
+// GPU's only, where one block of threads is not enough for a lattice: room for four arrays like x
+// and two doubles for each row and lattice, and 32 bytes a lattice.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
 struct Phi4RunParams {
   Place place;

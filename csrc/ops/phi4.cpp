@@ -24,11 +24,11 @@ PF_HD int n_arrays(const Phi4RunParams& p) {
 }
 
 // What the steps of one lattice share.
-template <class T, int kDims>
+template <class Lattice>
 class Phi4Chain {
  public:
-  using Lattice = FieldLattice<T, kDims>;
   using Real = typename Lattice::Real;
+  using T = typename Traits<Real>::Scalar;
   using Sites = typename Lattice::Sites;
   using Array = Field<T>;
 
@@ -292,20 +292,20 @@ class Phi4Chain {
   int n_waiting_ = 0;
 };
 
-template <class T, int kDims>
 struct RunField {
   Phi4RunParams p;
-  PF_HD void operator()(int64_t index, const FieldLattice<T, kDims>& lattice) const {
-    Phi4Chain<T, kDims>(p, index, lattice).run();
+  template <class Lattice>
+  PF_HD void operator()(int64_t index, const Lattice& lattice) const {
+    Phi4Chain<Lattice>(p, index, lattice).run();
   }
 };
 
-template <class T, int kDims>
 struct EvaluateField {
   Phi4EvaluateParams p;
-  PF_HD void operator()(int64_t index, const FieldLattice<T, kDims>& lattice) const {
-    using Lattice = FieldLattice<T, kDims>;
+  template <class Lattice>
+  PF_HD void operator()(int64_t index, const Lattice& lattice) const {
     using Real = typename Lattice::Real;
+    using T = typename Traits<Real>::Scalar;
     const Phi4Couplings<T> couplings(value_of<double>(p.fields.kappa, index),
                                      value_of<double>(p.fields.lambda, index),
                                      value_of<double>(p.fields.field, index));
@@ -327,7 +327,7 @@ struct EvaluateField {
   }
 };
 
-template <template <class, int> class Body, class Params>
+template <class Body, class Params>
 void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_passes) {
   const Phi4Fields& f = p.fields;
   if (f.n_lattices == 0) return;
@@ -337,7 +337,7 @@ void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_
     auto walk = [&](auto dims) {
       constexpr int kDims = decltype(dims)::kValue;
       for_each_field<T, kDims>(f.n_lattices, f.shape, n_arrays, nanoseconds * sites, n_passes,
-                               p.workspace, p.place, Body<T, kDims>{p});
+                               p.workspace, p.place, Body{p});
     };
     switch (f.shape.n_dims) {
       case 1: return walk(Dim<1>{});

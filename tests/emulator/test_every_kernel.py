@@ -23,6 +23,10 @@ RUNS = [
     ),
     (["tests/test_lattice_ising.py", "-k", "too_large"], {"PF_EMULATOR_SHARED": "4096"}),
     (
+        ["tests/test_lattice_spread.py", "-k", "digests and langevin"],
+        {"PF_EMULATOR_SHARED": "4096"},
+    ),
+    (
         ["tests/test_golden.py", "-k", "registers and nuts and not level"],
         {"PF_EMULATOR_SHARED": "12000"},
     ),

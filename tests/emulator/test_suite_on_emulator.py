@@ -76,6 +76,17 @@ def test_lattices_in_global_memory(module, seed):
     assert count_passed(module, sums, seed, PF_EMULATOR_SHARED="16") >= 72
 
 
+# Orders of the threads, and how many blocks a multiprocessor holds: with 0 the device cannot launch
+# blocks that wait for each other.
+@pytest.mark.parametrize(
+    ("seed", "resident"),
+    [(0, 2), *(pytest.param(s, r, marks=pytest.mark.soak) for s, r in ((1, 1), (2, 2), (3, 0)))],
+)
+def test_fields_spread_over_blocks(module, seed, resident):
+    told = {"PF_EMULATOR_SHARED": "4096", "PF_EMULATOR_RESIDENT": str(resident)}
+    assert count_passed(module, ["tests/test_lattice_spread.py"], seed, **told) == 13
+
+
 def test_launches_that_fail(module):
     assert count_passed(module, ["tests/emulator/failed_launches.py"]) >= 117
 

@@ -195,8 +195,10 @@ def _phi4_workspace(x: Tensor) -> Tensor | None:
     if x.ndim < 2 or x.shape[-1] == 0:  # which the native module refuses
         return None
     sites = x.shape[1:].numel()
-    needed = 5 * sites * x.element_size() + sites // x.shape[-1] * 8 + 32
-    return _workspace(x, needed, in_shared=needed)
+    needed = 4 * sites * x.element_size() + sites // x.shape[-1] * 16 + 32
+    # What a block's 1024 threads draw at most is there too, and from 2^14 sites on more than any
+    # GPU has: such a lattice is spread over many blocks where there are few of them.
+    return _workspace(x, needed, in_shared=needed + 1024 * 16)
 
 
 def _workspace(x: Tensor, bytes_a_lattice: int, *, in_shared: int) -> Tensor | None:
