@@ -174,7 +174,8 @@ struct MathParams {
 };
 
 // n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices. The shift of the
-// moments, which take every sweep after steps_done recorded ones, is a state of spins.
+// moments, which take every sweep after steps_done recorded ones, is a state of spins. workspace, a
+// GPU's only, is for lattices that do not fit its shared memory.
 struct IsingParams {
   Place place;
   SpinFields spins;
@@ -182,6 +183,7 @@ struct IsingParams {
   NoiseSource noise;
   int64_t n_steps, steps_done;
   Moments moments;
+  void* workspace;
 };
 
 // n_steps cluster moves of the Ising model in place, of one cluster each (Wolff) or of all
