@@ -15,7 +15,7 @@ from pushforward.mcmc.metric import Metric
 from pushforward.mcmc.trees import Trees
 
 DEEPEST = 20
-EARLY_DEEPEST = 8
+EARLY_DEEPEST = 5
 """Doublings at most until a warm-up has its first metric."""
 
 
