@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from machine import Load, machine, slug
+from machine import Load, device, machine, slug
 
 REST = 0.01
 """Seconds after which the threads of OpenMP and XLA have stopped spinning."""
@@ -245,8 +245,8 @@ def run(
 
 
 def write(record: Mapping[str, Any], root: Path = RESULTS) -> Path:
-    """Write a benchmark's record to ``<root>/<CPU>/<benchmark>.json``."""
-    path = root / slug(record["machine"]["CPU"]) / f"{record['benchmark']}.json"
+    """Write a benchmark's record to ``<root>/<device>/<benchmark>.json``."""
+    path = root / slug(device(record["machine"])) / f"{record['benchmark']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path

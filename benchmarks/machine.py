@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -96,6 +97,15 @@ class Load:
         return max(0.0, spent) / ((after.clock - self.clock) * (os.cpu_count() or 1))
 
 
+def device(described: Mapping[str, Any]) -> str:
+    """Return the name of what a record was measured on: a GPU, or a CPU at the level it runs.
+
+    Processors of several generations may go by one name.
+    """
+    name = str(described["CPU"])
+    return name if "host" in described else f"{name}, level {described['CPU level']}"
+
+
 def slug(model: str) -> str:
-    """Return a CPU's name as that of a folder."""
+    """Return a device's name as that of a folder."""
     return re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-") or "unknown"

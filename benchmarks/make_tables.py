@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import RESULTS, quartiles, ratios, write
+from machine import device
 
 README = Path(__file__).parent / "README.md"
 FRONT = Path(__file__).parent.parent / "README.md"
@@ -195,10 +196,10 @@ def benchmark(record: Record) -> list[str]:
 def page(records: Sequence[Record]) -> str:
     """Return the whole page."""
     lines = [HEAD]
-    for cpu in sorted({r["machine"]["CPU"] for r in records}):
-        lines += [f"## {cpu}", ""]
+    for name in sorted({device(r["machine"]) for r in records}):
+        lines += [f"## {name}", ""]
         for record in records:
-            if record["machine"]["CPU"] == cpu:
+            if device(record["machine"]) == name:
                 lines += benchmark(record)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -217,9 +218,10 @@ def publish(record: Record, options: argparse.Namespace) -> None:
 
 
 def front_table(records: Sequence[Record]) -> str:
-    """Return the table of the project's README: the claims that have a bar."""
+    """Return the table of the project's README: the claims that have a bar, as last measured."""
     lines = [BEGIN]
-    for record in records:
+    newest = {r["benchmark"]: r for r in sorted(records, key=lambda r: r["machine"]["date"])}
+    for _, record in sorted(newest.items()):
         rows = [summary_row(case) for case in record["cases"] if judged(case)]
         if rows:
             head = "| claim | pushforward | hardest ratio | bar | | measured / ceiling |"

@@ -175,6 +175,23 @@ def test_numbers_have_three_digits(value: float, words: str) -> None:
     assert make_tables.number(value) == words
 
 
+def test_devices_are_apart_and_the_newest_record_is_in_front() -> None:
+    """Two processors of one name, at two levels; the page has both."""
+    case = harness.measure("c", case_of(fixed("ours", [4e-6], role="ours"), limit=5e-6), 1)
+    records = [record_of(case), record_of(case)]
+    for record, level, date in zip(
+        records, ("v4", "v3"), ("2026-01-02", "2026-01-03"), strict=True
+    ):
+        record["machine"].update({"CPU level": level, "date": date})
+    page, front = make_tables.page(records), make_tables.front_table(records)
+    assert "## A CPU (R) 9000 @ 3 GHz, level v3\n" in page
+    assert "level v4\n" in page
+    assert "2026-01-03" in front
+    assert "2026-01-02" not in front
+    on_gpu = {**records[0]["machine"], "CPU": "A GPU", "host": "A CPU"}
+    assert machine.device(on_gpu) == "A GPU"
+
+
 def test_page_is_what_the_script_writes() -> None:
     """No figure on the page was written by hand."""
     records = make_tables.load()
