@@ -2,11 +2,13 @@
 """Run a compiler and keep what it says beside its output: ``keep_ptxas_report.py nvcc ...``.
 
 CMake calls this in front of nvcc. The report of ptxas (registers, spills, local memory) goes to
-``<object>.ptxas``; the tests read it there.
+``<object>.ptxas``, the seconds of processor time that it all took to ``<object>.seconds``; the
+tests read them there.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,9 @@ def main() -> int:
     if "-o" in command and done.returncode == 0:
         output = Path(command[command.index("-o") + 1])
         output.with_name(output.name + ".ptxas").write_text(said)
+        spent = os.times()
+        seconds = spent.children_user + spent.children_system
+        output.with_name(output.name + ".seconds").write_text(f"{seconds:.2f}\n")
     other = said if not report or done.returncode != 0 else ""
     sys.stderr.write(other)
     return done.returncode

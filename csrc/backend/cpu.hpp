@@ -28,7 +28,7 @@ static void for_each_block(int64_t n, int64_t block, const Place& place, double 
 // --------------------------------------------------------------------------------------
 
 // Any number of coordinates that has no kernel of its own.
-template <class Body>
+template <class T, class Body>
 static void with_any_dim(int64_t dim, const Body& body) {
   body(Dim<0>{dim});
 }

@@ -14,14 +14,14 @@ namespace pf::PF_BACKEND {
 // ---- chains
 // --------------------------------------------------------------------------------------
 
-// Any other number of coordinates.
-template <class Body>
+// Any other number of coordinates. In float64, which takes the compiler longest, few share the
+// kernel of many.
+template <class T, class Body>
 static void with_any_dim(int64_t dim, const Body& body) {
-  if (dim <= kReductionWidth) {
-    body(WarpDim<true>{dim});
-  } else {
-    body(WarpDim<false>{dim});
+  if constexpr (sizeof(T) == 4) {
+    if (dim <= kReductionWidth) return body(WarpDim<true>{dim});
   }
+  body(WarpDim<false>{dim});
 }
 
 // Dimensions whose state stays in a thread's registers; `largest` says what the op has room for.

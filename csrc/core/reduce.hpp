@@ -158,7 +158,7 @@ template <class Real, bool kShort>
 PF_HD void matvec(const Real* A, const Real* d, Real* y, WarpDim<kShort> dim) {
   const int64_t n = dim;
   dim.sync();
-  if constexpr (kShort) {
+  if (is_short(dim, n)) {
     dim.each([&](int64_t i) {
       Real sum = Real(0);
       for (int64_t j = 0; j < n; ++j) sum = fma(A[i * n + j], d[j], sum);

@@ -25,8 +25,29 @@ class Metric {
   PF_HD void pull(const Real* s, Real* out, D dim) const {
     apply(transposed_, s, out, dim);
   }
+  // visit(i, (L z)[i]) for all i that the worker owns; `room` is for L z, where it must be kept.
+  template <class Real, class D, class Visit>
+  PF_HD void each_pushed(const Real* z, Real* room, D dim, const Visit& visit) const {
+    each(factor_, z, room, dim, visit);
+  }
+  // visit(i, (L' s)[i]), likewise.
+  template <class Real, class D, class Visit>
+  PF_HD void each_pulled(const Real* s, Real* room, D dim, const Visit& visit) const {
+    each(transposed_, s, room, dim, visit);
+  }
 
  private:
+  template <class Real, class D, class Visit>
+  PF_HD void each(const T* matrix, const Real* in, Real* room, D dim, const Visit& visit) const {
+    if (kind_ == MetricKind::kDense) {
+      matvec(matrix, in, room, dim);
+      dim.each([&](int64_t i) { visit(i, room[i]); });
+    } else if (kind_ == MetricKind::kDiagonal) {
+      dim.each([&](int64_t i) { visit(i, in[i] * Real(matrix[i])); });
+    } else {
+      dim.each([&](int64_t i) { visit(i, in[i]); });
+    }
+  }
   template <class Real, class D>
   PF_HD void apply(const T* matrix, const Real* in, Real* out, D dim) const {
     if (kind_ == MetricKind::kDense) {

@@ -90,14 +90,15 @@ class HmcMove {
     return kinetic;
   }
   PF_HD void kick_momentum(Real step_size) {
-    Real *r = rows_[kMomentum], *turned = rows_[kTurned];
-    metric_.pull(rows_[kNextScore], turned, dim_);
-    dim_.each([&](int64_t i) { r[i] = kick(r[i], turned[i], step_size); });
+    Real* r = rows_[kMomentum];
+    metric_.each_pulled(rows_[kNextScore], rows_[kTurned], dim_,
+                        [&](int64_t i, Real pulled) { r[i] = kick(r[i], pulled, step_size); });
   }
   PF_HD void drift_position() {
-    Real *proposed = rows_[kProposed], *turned = rows_[kTurned];
-    metric_.push(rows_[kMomentum], turned, dim_);
-    dim_.each([&](int64_t i) { proposed[i] = drift(proposed[i], turned[i], step_size_); });
+    Real* proposed = rows_[kProposed];
+    metric_.each_pushed(rows_[kMomentum], rows_[kTurned], dim_, [&](int64_t i, Real pushed) {
+      proposed[i] = drift(proposed[i], pushed, step_size_);
+    });
   }
 
   const RunParams& p_;

@@ -168,12 +168,12 @@ class NutsMove {
 
   // A leapfrog step to the next leaf, or only the evaluation of the state.
   PF_HD Real leapfrog(bool at_start) {
-    Real *at = rows_[kAt], *score = rows_[kAtScore], *turned = rows_[kTurned];
+    Real *at = rows_[kAt], *score = rows_[kAtScore];
     if (!at_start) {
       kick_momentum();
-      metric_.push(rows_[kMomentum], turned, dim_);
       const Real step_size = half_step_ + half_step_;
-      dim_.each([&](int64_t i) { at[i] = drift(at[i], turned[i], step_size); });
+      metric_.each_pushed(rows_[kMomentum], rows_[kTurned], dim_,
+                          [&](int64_t i, Real pushed) { at[i] = drift(at[i], pushed, step_size); });
     }
     const Real value = evaluate_at(target_, at_start ? rows_[kX] : at,
                                    at_start ? rows_[kScore] : score, rows_[kWork], dim_, true);

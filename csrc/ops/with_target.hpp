@@ -33,10 +33,43 @@ using value_type = typename Decay<T>::type;
 #define PF_CASE(kind, ...) \
   case TargetKind::kind: return of(__VA_ARGS__(p));
 
+// Fewest coordinates that a target may have.
+template <class Target>
+constexpr int kLeastDim = 1;
+template <class T>
+constexpr int kLeastDim<Banana<T>> = 2;
+template <class T>
+constexpr int kLeastDim<Funnel<T>> = 2;
+template <class T>
+constexpr int kLeastDim<Ring<T>> = 2;
+
+// Most that its own kernels have: all that the ring may have, and the unrolled code of dense
+// matrices and of eight components at a time is long.
+template <class Target>
+constexpr int kMostDim = 32;
+template <class T>
+constexpr int kMostDim<GaussianDense<T>> = 8;
+template <class T, Precision kPrecision>
+constexpr int kMostDim<GaussianMixture<T, kPrecision>> = 8;
+template <class T>
+constexpr int kMostDim<Ring<T>> = 2;
+
+// Whether a target has kernels for so many coordinates.
+template <class Target, class D>
+constexpr bool may_have(D) {
+  return !D::kKnown || (kLeastDim<Target> <= D::kValue && D::kValue <= kMostDim<Target>);
+}
+
 template <class T, class Real, class D>
 PF_SHARED_CODE Real evaluate_any(const TargetParams& p, const Real* x, Real* score, Real* work,
                                  D dim, bool wanted) {
-  auto of = [&](const auto& target) { return target.evaluate(x, score, work, dim, wanted); };
+  auto of = [&](const auto& target) {
+    if constexpr (may_have<value_type<decltype(target)>>(D{})) {
+      return target.evaluate(x, score, work, dim, wanted);
+    } else {
+      return Real(T(0));
+    }
+  };
   switch (p.kind) {
     PF_EACH_TARGET(PF_CASE)
     case TargetKind::kCount: break;
@@ -45,8 +78,8 @@ PF_SHARED_CODE Real evaluate_any(const TargetParams& p, const Real* x, Real* sco
 }
 
 // A target whose kind is found at each evaluation. Kernels for any number of coordinates have this
-// one, so that they are compiled once and not once a target: there a jump is nothing beside the
-// work.
+// one, and those of long code (`largest` of 4), so that they are compiled once and not once a
+// target: there a jump is nothing beside the work.
 template <class T>
 struct AnyTarget {
   TargetParams params;
@@ -77,29 +110,8 @@ static void with_dim(int64_t dim, const Body& body) {
       try_dim<T, kLargest, kLeast, kMost, 32>(dim, body)) {
     return;
   }
-  with_any_dim(dim, body);
+  with_any_dim<T>(dim, body);
 }
-
-// Fewest coordinates that a target may have.
-template <class Target>
-constexpr int kLeastDim = 1;
-template <class T>
-constexpr int kLeastDim<Banana<T>> = 2;
-template <class T>
-constexpr int kLeastDim<Funnel<T>> = 2;
-template <class T>
-constexpr int kLeastDim<Ring<T>> = 2;
-
-// Most that its own kernels have: all that the ring may have, and the unrolled code of dense
-// matrices and of eight components at a time is long.
-template <class Target>
-constexpr int kMostDim = 32;
-template <class T>
-constexpr int kMostDim<GaussianDense<T>> = 8;
-template <class T, Precision kPrecision>
-constexpr int kMostDim<GaussianMixture<T, kPrecision>> = 8;
-template <class T>
-constexpr int kMostDim<Ring<T>> = 2;
 
 template <class T, int kLargest, class Body>
 static void with_target(const TargetParams& p, const Body& body) {
@@ -107,7 +119,7 @@ static void with_target(const TargetParams& p, const Body& body) {
     using Target = value_type<decltype(target)>;
     with_dim<T, kLargest, kLeastDim<Target>, kMostDim<Target>>(p.dim, [&](auto dim) {
       using D = decltype(dim);
-      if constexpr (D::kKnown) {
+      if constexpr (D::kKnown && kLargest > 4) {
         body(target, dim);
       } else {
         body(AnyTarget<T>{p}, dim);
