@@ -155,6 +155,6 @@ def enumerate_ising(shape, temperature, field=0.0):
     }
 
 
-def workspace(x, bytes_a_lattice, *, in_shared):
+def workspace(x, bytes_a_lattice, *, in_shared, large=False):
     """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)

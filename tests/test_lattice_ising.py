@@ -72,6 +72,16 @@ def test_sweeps_equal_numpy(shape, in_field, kernel):
     np.testing.assert_array_equal(got.numpy(), expected)
 
 
+def test_a_large_lattice_equals_numpy():
+    # Large enough for a GPU to spread it over many blocks, though it fits the memory of one.
+    x = start(1, (256, 256)).to(torch.int8)
+    expected = x.numpy()
+    for step in (0, 1):
+        expected = ising_sweep(expected, 2.3, 0.0, heat_bath=False, seed=SEED, step=step)
+    got = sweeps(x, Ising((256, 256), temperature=2.3), Metropolis(), 2)
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
 def test_a_wrong_reference_differs():
     # The comparison can fail: a word read one entry off gives other spins.
     x = start(3, (16, 16)).to(torch.int8)
@@ -224,8 +234,8 @@ def test_a_workspace_of_another_size_is_refused(monkeypatch):
     law = Ising((4, 34), temperature=2.0, field=0.1)
     for missing in (-8, 8):
 
-        def other(x, bytes_a_lattice, *, in_shared, missing=missing):
-            return workspace(x, bytes_a_lattice - missing, in_shared=in_shared)
+        def other(x, bytes_a_lattice, *, missing=missing, **more):
+            return workspace(x, bytes_a_lattice - missing, **more)
 
         monkeypatch.setattr(ops, "_workspace", other)
         with pytest.raises(ValueError, match=r"^workspace"):

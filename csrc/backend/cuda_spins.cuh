@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The walk of a GPU over lattices of spins. A lattice is a block of threads through all sweeps of a
-// call, in shared memory; where it does not fit, it lies in the call's workspace, with two launches
-// a sweep.
+// call, in shared memory; where it does not fit, or is one of few large ones, it lies in the call's
+// workspace, with two launches a sweep.
 #pragma once
 
 #include "backend/cuda_spin_bits.cuh"
@@ -10,6 +10,9 @@ namespace pf::PF_BACKEND {
 
 // So few that each has the registers for the noise of a word.
 constexpr int kSpinThreads = 384;
+// From so many words on (256^2 sites) a lattice whose call brings a workspace lies there, though it
+// would fit: the caller has too few lattices for all of the GPU.
+constexpr int64_t kLargeSpinWords = 2048;
 
 // The noise of all sweeps of a call.
 struct SweepNoise {
@@ -134,7 +137,8 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
   const SweepNoise noise(source);
   const int64_t words = BitRows<Model::kDims>::words(s.shape);
   const int64_t bytes = SpinBits<Model>::bytes(s.shape, model.n_masks(), sums.wanted());
-  if (bytes <= shared_memory_limit(place)) {
+  const bool is_spread = workspace != nullptr && words >= kLargeSpinWords;
+  if (bytes <= shared_memory_limit(place) && !is_spread) {
     const int64_t turns = (words + kSpinThreads - 1) / kSpinThreads;
     const int threads = static_cast<int>((words + turns * kWarp - 1) / (turns * kWarp)) * kWarp;
     launch(place, s.n_lattices, threads, bytes, spins_kernel<Model, U>, s, model, noise, n_steps,

@@ -157,7 +157,7 @@ def _in_workspace(monkeypatch):
     monkeypatch.setattr(
         lattice_ops,
         "_workspace",
-        lambda x, needed, *, in_shared: sparse(len(x) * needed, dtype=torch.uint8),
+        lambda x, needed, **_: sparse(len(x) * needed, dtype=torch.uint8),
     )
 
 

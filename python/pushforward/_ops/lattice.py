@@ -181,6 +181,9 @@ def _phi4_evaluated(x: Tensor, parameters: Phi4Parameters, name: str) -> Tensor:
     return op(x, *parameters.tensors())
 
 
+_LARGE_SPIN_WORDS = 2048  # kLargeSpinWords of csrc/backend/cuda_spins.cuh
+
+
 def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> Tensor | None:
     dims = x.ndim - 1
     if dims < 1 or x.shape[-1] == 0:  # which the native module refuses
@@ -188,7 +191,7 @@ def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> T
     words = x.shape[1:-1].numel() * -(-x.shape[-1] // 32)
     planes = 2 + (dims + heat_bath if no_field else 2 * dims + 1) + 8 * sums
     needed = 192 + -(-planes * words // 2) * 8
-    return _workspace(x, needed, in_shared=needed)
+    return _workspace(x, needed, in_shared=needed, large=words >= _LARGE_SPIN_WORDS)
 
 
 def _phi4_workspace(x: Tensor) -> Tensor | None:
@@ -201,15 +204,19 @@ def _phi4_workspace(x: Tensor) -> Tensor | None:
     return _workspace(x, needed, in_shared=needed + 1024 * 16)
 
 
-def _workspace(x: Tensor, bytes_a_lattice: int, *, in_shared: int) -> Tensor | None:
+def _workspace(
+    x: Tensor, bytes_a_lattice: int, *, in_shared: int, large: bool = False
+) -> Tensor | None:
     """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``).
 
-    ``in_shared`` is no less than what a lattice takes there.
+    ``in_shared`` is no less than what a lattice takes there. Where they are ``large`` and fewer
+    than the GPU has multiprocessors, they are not left to a block each.
     """
     if x.device.type == "cpu":
         return None
     gpu = torch.cuda.get_device_properties(x.device)
-    if in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0):
+    fits = in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0)
+    if fits and not (large and len(x) < gpu.multi_processor_count):
         return None
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8, device=x.device)
 
