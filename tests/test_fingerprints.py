@@ -128,6 +128,7 @@ VARIANTS = {
     "keyword-other": lambda x, *, s=3.0: (s * x).sum(1),
     "set": with_constant_set,
     "energy": pf.Energy(with_global),
+    "energy-other": pf.Energy(with_global, beta=2.0),
     "partial": functools.partial(with_closure, 1.0),
     "partial-other": functools.partial(with_closure, 2.0),
     "method": Plain(1.0).log_density,

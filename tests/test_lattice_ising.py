@@ -72,7 +72,7 @@ def test_sweeps_equal_numpy(shape, in_field, kernel):
     np.testing.assert_array_equal(got.numpy(), expected)
 
 
-def test_a_large_lattice_equals_numpy():
+def test_a_lattice_that_is_spread_though_it_fits_equals_numpy():
     # Large enough for a GPU to spread it over many blocks, though it fits the memory of one.
     x = start(1, (256, 256)).to(torch.int8)
     expected = x.numpy()

@@ -161,3 +161,19 @@ def test_a_deep_native_tree():
     a, b = (pf.sample(t, kernel, start, n_steps=1, seed=1) for t in (law, AsTorch(law)))
     assert torch.allclose(a.x, b.x, atol=1e-10)
     assert (a.x - start).abs().max() > 0.5
+
+
+@pytest.mark.parametrize(
+    "kernel", [pf.NUTS(0.4), pf.HMC(0.4, 3), pf.MALA(0.1), pf.MALA(0.1, beta=2.0)]
+)
+def test_an_energy_at_an_inverse_temperature(kernel):
+    """exp(-beta U), beta times the kernel's own; the states are not those of twice it."""
+    scale = torch.tensor([0.5, 2.0])
+    beta = 4 * (kernel.beta if isinstance(kernel, pf.MALA) else 1.0)
+    law = pf.targets.Gaussian(torch.zeros(2), scale=scale / beta**0.5)
+    start = law.sample(4000, seed=1)
+    energy = pf.Energy(lambda x: 0.5 * (x / scale).square().sum(1), beta=4.0)
+    x = pf.sample(energy, kernel, start, n_steps=4, seed=2, store="last").x
+    for i in range(2):
+        assert stats.kstest(x[:, i] * beta**0.5 / scale[i], "norm").pvalue > 1e-6
+        assert stats.kstest(x[:, i] * (2 * beta) ** 0.5 / scale[i], "norm").pvalue < 1e-6

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -23,13 +24,16 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Energy:
-    """The law ``exp(-U)`` of a Gibbs energy (eq 22); a bare callable would be a log-density.
+    """The law ``exp(-beta U)`` of a Gibbs energy (eq 22); a bare callable would be a log-density.
 
     Args:
         fn: ``U``, from ``(n_chains, *event)`` to ``(n_chains,)``; a function or an ``nn.Module``.
+        beta: inverse temperature, a positive number: the law that every kernel then has, those
+            without a ``beta`` of their own too. A kernel's own multiplies it.
 
     Raises:
-        TypeError: ``fn`` is not callable.
+        TypeError: ``fn`` is not callable, or ``beta`` is no number.
+        ValueError: ``beta`` is not positive and finite.
 
     Example:
         >>> import pushforward as pf, torch
@@ -40,14 +44,20 @@ class Energy:
     """
 
     fn: Callable[[Tensor], Tensor]
+    beta: float = 1.0
 
     def __post_init__(self) -> None:
         if not callable(self.fn):
             raise TypeError(f"fn: expected a callable U(x), got {type(self.fn).__name__}")
+        if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)):
+            raise TypeError(f"beta: expected a number, got {type(self.beta).__name__}")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta: expected a positive finite number, got {self.beta}")
 
     def log_density(self, x: Tensor) -> Tensor:
-        """Return ``-U(x)``, shape ``(n_chains,)``."""
-        return -self.fn(x)
+        """Return ``-beta U(x)``, shape ``(n_chains,)``."""
+        energy = self.fn(x)
+        return -energy if self.beta == 1 else -self.beta * energy
 
 
 @dataclass(frozen=True)
