@@ -8,7 +8,9 @@
 
 #include <array>
 #include <cmath>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/view.hpp"
@@ -17,6 +19,22 @@
 namespace pf {
 
 constexpr uint64_t kChainLimit = uint64_t{1} << 56;
+
+// Up to N objects, made one after another where they stay: a call reaches for no memory.
+template <class T, size_t N>
+class Few {
+ public:
+  template <class... Args>
+  T& add(Args&&... args) {
+    return items_[n_++].emplace(std::forward<Args>(args)...);
+  }
+  size_t size() const { return n_; }
+  const T& operator[](size_t i) const { return *items_[i]; }
+
+ private:
+  size_t n_ = 0;
+  std::optional<T> items_[N];
+};
 
 // A whole number in [0, limit] given as an int (or anything with __index__). What lies on a GPU is
 // refused: reading it would wait for the GPU, and a CUDA graph would keep the number it found.
@@ -124,12 +142,15 @@ inline uint64_t first_entry(int64_t first, int64_t n_steps, int64_t per_step, co
 }
 
 // Lets the noise begin at step `step` of `n_steps` that read `per_step` entries each.
-inline void start_at_step(NoiseSource& noise, py::handle step, int64_t n_steps, int64_t per_step,
-                          const char* name, const Shaped& s) {
-  const Counter first(step, name, s);
+inline void start_at_step(NoiseSource& noise, const Counter& first, int64_t n_steps,
+                          int64_t per_step, const char* name) {
   noise.start = first_entry(first.value, n_steps, per_step, name);
   noise.step_at = first.at;
   noise.per_step = per_step;
+}
+inline void start_at_step(NoiseSource& noise, py::handle step, int64_t n_steps, int64_t per_step,
+                          const char* name, const Shaped& s) {
+  start_at_step(noise, Counter(step, name, s), n_steps, per_step, name);
 }
 
 enum class Sign { kPositive, kAny };
@@ -152,8 +173,7 @@ class Coefficient {
       check(view.number, name, sign);
       return;
     }
-    tensor_.emplace_back(value, name, true);
-    const TensorView& t = tensor_.back();
+    const TensorView& t = tensor_.emplace(value, name, true);
     if (t.dtype() != s.real()) {
       bad_type(name, s.real() == Dtype::kFloat32 ? "float32" : "float64, the type of x", "another");
     }
@@ -185,13 +205,13 @@ class Coefficient {
   static double rounded(double number, Dtype dtype) {
     return dtype == Dtype::kFloat32 ? static_cast<float>(number) : number;
   }
-  std::vector<TensorView> tensor_;
+  std::optional<TensorView> tensor_;
 };
 
 // The streaming moments: none; shift and two sums; or these, the two tensors of batches, and the
 // number of steps of a batch.
 struct MomentArgs {
-  std::vector<TensorView> tensors;
+  Few<TensorView, 5> tensors;
   Moments view{};
   MomentArgs(py::handle moments, const Shaped& s) : MomentArgs(moments, s.x) {}
   // The shift has the type of x, which may be spins.
@@ -204,11 +224,9 @@ struct MomentArgs {
       bad_value("moments", "(shift, sum, sum_of_squares), or six parts", "another tuple");
     }
     const size_t n = parts.size() == 3 ? 3 : 5;
-    tensors.reserve(n);
     double* data[5] = {};
     for (size_t i = 0; i < n; ++i) {
-      tensors.emplace_back(parts[i], kNames[i], false);
-      const TensorView& t = tensors.back();
+      const TensorView& t = tensors.add(parts[i], kNames[i], false);
       t.must_be_with(x);
       t.must_have_numel(x.numel(), "as many as x");
       if (i > 0) t.must_be(Dtype::kFloat64);

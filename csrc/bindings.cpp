@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <stdlib.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -68,17 +69,14 @@ void evaluate(const Target& target, py::handle x, py::handle log_density, py::ha
   target.must_fit(s);
   EvaluateParams p{s.dtype, place_of(s.x, n_threads), s.x.data, s.n_chains, target.params, nullptr,
                    nullptr};
-  std::vector<TensorView> outputs;
-  outputs.reserve(2);
+  Few<TensorView, 2> outputs;
   if (!log_density.is_none()) {
-    outputs.push_back(s.other(log_density, "log_density", s.n_chains, "one value a chain"));
-    outputs.back().must_be(s.dtype);
-    p.log_density = outputs.back().data;
+    const TensorView& t =
+        outputs.add(s.other(log_density, "log_density", s.n_chains, "one value a chain"));
+    t.must_be(s.dtype);
+    p.log_density = t.data;
   }
-  if (!score.is_none()) {
-    outputs.push_back(s.like(score, "score", false));
-    p.score = outputs.back().data;
-  }
+  if (!score.is_none()) p.score = outputs.add(s.like(score, "score", false)).data;
   launch(&OpTable::evaluate, p);
 }
 
@@ -149,14 +147,15 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
   for (const TensorView* t : {&mean_out, &var_out}) {
     if (t->dtype() != Dtype::kFloat64) bad_type(t->name, "float64", "float32");
   }
-  if (m.tensors.empty()) bad_value("moments", "the three tensors", "None");
+  if (m.tensors.size() == 0) bad_value("moments", "the three tensors", "None");
   launch(&OpTable::pool,
          PoolParams{s.dtype, place_of(s.x, n_threads), s.n_chains, s.dim, whole(n_steps, "n_steps"),
                     counts(left_out, s), m.view, static_cast<double*>(mean_out.data),
                     static_cast<double*>(var_out.data)});
 }
 
-// x (n_states, n_chains, *event); `of_states` is memory for the sums of each state.
+// x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU
+// may be None, as the shift may, which then is 0.
 void pooled(py::handle x, py::handle shift, int products, py::handle chain_offset,
             py::handle of_states, py::handle total, int n_threads) {
   if (products < 0 || products >= static_cast<int>(Products::kCount)) {
@@ -183,8 +182,20 @@ void pooled(py::handle x, py::handle shift, int products, py::handle chain_offse
     t.must_not_overlap(states, false);
     return static_cast<double*>(t.data);
   };
-  p.shift = doubles(shift, "shift", p.dim, "one value a coordinate");
-  p.sums = doubles(of_states, "of_states", p.n_states * p.width, "the sums of each state");
+  std::vector<double> zeros;
+  if (!shift.is_none() || states.device() >= 0) {
+    p.shift = doubles(shift, "shift", p.dim, "one value a coordinate");
+  } else {
+    zeros.resize(static_cast<size_t>(p.dim));
+    p.shift = zeros.data();
+  }
+  std::unique_ptr<double[]> made;
+  if (!of_states.is_none() || states.device() >= 0) {
+    p.sums = doubles(of_states, "of_states", p.n_states * p.width, "the sums of each state");
+  } else {
+    made.reset(new double[static_cast<size_t>(p.n_states * p.width)]);
+    p.sums = made.get();
+  }
   double* const sums = doubles(total, "total", p.width, "the sums");
   launch(&OpTable::pooled, PooledParams{states.dtype(), place_of(states, n_threads), p, sums});
 }
@@ -250,6 +261,7 @@ PYBIND11_MODULE(_native, m) {
       .def(py::init([](int kind, int64_t dim, int64_t n_components, const py::sequence& tensors,
                        double a, double b,
                        double c) { return Target(kind, dim, n_components, tensors, {a, b, c}); }));
+  m.def("are_plain", &are_plain);
   m.def("fill", &fill);
   m.def("langevin", &langevin);
   m.def("evaluate", &evaluate);

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The module's functions of Markov chains: runs of many steps, and accepting a proposal.
 #include <pybind11/pybind11.h>
+#include <stdlib.h>
 
+#include <memory>
+#include <new>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "bindings.hpp"
 
@@ -26,88 +29,127 @@ constexpr RunKind kRuns[] = {
     {"nuts", &OpTable::nuts_run, purpose::kMomentum, true},
 };
 
+// A parameter's name, and the string that Python looks it up by.
+struct Name {
+  const char* text;
+  PyObject* key;
+  explicit Name(const char* name) : text(name), key(PyUnicode_InternFromString(name)) {
+    if (key == nullptr) throw py::error_already_set();
+  }
+};
+struct Names {
+  const Name step_size{"step_size"}, beta{"beta"}, betas{"betas"}, friction{"friction"},
+      velocity{"velocity"}, metric{"metric"}, metric_transposed{"metric_transposed"},
+      proposal{"proposal"}, center{"center"}, persistence{"persistence"}, n_leapfrog{"n_leapfrog"},
+      jitter{"jitter"}, max_depth{"max_depth"};
+};
+
 // What a call keeps alive while it runs, found by name in the kernel's parameters.
 class Parameters {
  public:
-  Parameters(const py::dict& given, const Shaped& s) : given_(given), s_(s) {
-    tensors_.reserve(8);
-    coefficients_.reserve(4);
+  Parameters(const py::dict& given, const Shaped& s) : given_(given), s_(s) {}
+  PerChain coefficient(const Name& name, double otherwise, Sign sign) {
+    const py::handle value = find(name);
+    if (!value) return {nullptr, 0, otherwise};
+    return coefficients_.add(value, name.text, s_, sign).view;
   }
-  bool has(const char* name) const { return given_.contains(name) && !given_[name].is_none(); }
-  py::object at(const char* name) const { return given_[name]; }
-  PerChain coefficient(const char* name, double otherwise, Sign sign) {
-    if (!has(name)) return {nullptr, 0, otherwise};
-    coefficients_.emplace_back(at(name), name, s_, sign);
-    return coefficients_.back().view;
+  double number(const Name& name, double otherwise) const {
+    const py::handle value = find(name);
+    return value ? py::cast<double>(value) : otherwise;
   }
-  double number(const char* name, double otherwise) const {
-    return has(name) ? py::cast<double>(at(name)) : otherwise;
-  }
-  int64_t count(const char* name, int64_t otherwise, int64_t least) const {
-    const int64_t n = has(name) ? whole(at(name), name) : otherwise;
-    if (n < least) bad_value(name, "at least " + std::to_string(least), std::to_string(n));
+  int64_t count(const Name& name, int64_t otherwise, int64_t least) const {
+    const py::handle value = find(name);
+    const int64_t n = value ? whole(value, name.text) : otherwise;
+    if (n < least) bad_value(name.text, "at least " + std::to_string(least), std::to_string(n));
     return n;
   }
   // A dense tensor of `n` numbers of x's type or of `dtype`, or null.
-  void* tensor(const char* name, int64_t n, Dtype dtype) {
-    if (!has(name)) return nullptr;
-    tensors_.push_back(s_.other(at(name), name, n, "as the state needs"));
-    tensors_.back().must_be(dtype);
-    return tensors_.back().data;
+  void* tensor(const Name& name, int64_t n, Dtype dtype) {
+    const py::handle value = find(name);
+    if (!value) return nullptr;
+    const TensorView& t = tensors_.add(s_.other(value, name.text, n, "as the state needs"));
+    t.must_be(dtype);
+    return t.data;
   }
-  MetricParams metric() {
-    if (!has("metric")) return {MetricKind::kUnit, nullptr, nullptr};
-    if (!has("metric_transposed")) {
-      const void* diagonal = tensor("metric", s_.dim, s_.dtype);
+  MetricParams metric(const Names& names) {
+    if (!find(names.metric)) return {MetricKind::kUnit, nullptr, nullptr};
+    if (!find(names.metric_transposed)) {
+      const void* diagonal = tensor(names.metric, s_.dim, s_.dtype);
       return {MetricKind::kDiagonal, diagonal, diagonal};
     }
-    return {MetricKind::kDense, tensor("metric", s_.dim * s_.dim, s_.dtype),
-            tensor("metric_transposed", s_.dim * s_.dim, s_.dtype)};
+    return {MetricKind::kDense, tensor(names.metric, s_.dim * s_.dim, s_.dtype),
+            tensor(names.metric_transposed, s_.dim * s_.dim, s_.dtype)};
   }
 
  private:
+  // Null where there is none.
+  py::handle find(const Name& name) const {
+    PyObject* const value = PyDict_GetItemWithError(given_.ptr(), name.key);
+    if (value == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    return value == Py_None ? nullptr : value;
+  }
+
   const py::dict& given_;
   const Shaped& s_;
-  std::vector<TensorView> tensors_;
-  std::vector<Coefficient> coefficients_;
+  Few<TensorView, 5> tensors_;        // betas, metric and its transpose, center, velocity
+  Few<Coefficient, 3> coefficients_;  // step_size, beta, friction
 };
 
 struct TallyArgs {
-  std::vector<TensorView> tensors;
+  Few<TensorView, 4> tensors;
   Tallies view{};
   // (n_nonfinite, n_divergent, accepted, accepted_squares); the others may be None where nothing is
   // accepted or refused.
   TallyArgs(const py::tuple& parts, const Shaped& s, bool accepts) {
     if (parts.size() != 4) bad_value("tallies", "four tensors", std::to_string(parts.size()));
-    tensors.reserve(4);
-    tensors.emplace_back(parts[0], "n_nonfinite", false);
-    view.n_nonfinite = counts(tensors.back(), s);
+    view.n_nonfinite = counts(tensors.add(part(parts, 0), "n_nonfinite", false), s);
     if (!accepts) return;
-    tensors.emplace_back(parts[1], "n_divergent", false);
-    view.n_divergent = counts(tensors.back(), s);
-    view.accepted = sums(parts[2], "accepted", s);
-    view.accepted_squares = sums(parts[3], "accepted_squares", s);
+    view.n_divergent = counts(tensors.add(part(parts, 1), "n_divergent", false), s);
+    view.accepted = sums(part(parts, 2), "accepted", s);
+    view.accepted_squares = sums(part(parts, 3), "accepted_squares", s);
+  }
+  // Nobody wants to know: on a CPU what is counted goes to memory of the call.
+  explicit TallyArgs(const Shaped& s) {
+    if (s.x.device() >= 0) bad_value("tallies", "four tensors on a GPU", "None");
+    const auto n = static_cast<size_t>(s.n_chains);
+    nowhere_.reset(static_cast<char*>(calloc(n + 1, 4 * sizeof(int64_t))));
+    if (nowhere_ == nullptr) throw std::bad_alloc();
+    auto* const integers = reinterpret_cast<int64_t*>(nowhere_.get());
+    auto* const doubles = reinterpret_cast<double*>(integers + 2 * n);
+    view = {integers, integers + n, doubles, doubles + n};
+  }
+  static TallyArgs of(py::handle parts, const Shaped& s, bool accepts) {
+    if (parts.is_none()) return TallyArgs(s);
+    return TallyArgs(py::cast<py::tuple>(parts), s, accepts);
   }
 
  private:
-  double* sums(py::handle tensor, const char* name, const Shaped& s) {
-    tensors.push_back(s.other(tensor, name, s.n_chains, "one value a chain"));
-    tensors.back().must_be(Dtype::kFloat64);
-    return static_cast<double*>(tensors.back().data);
+  struct Free {
+    void operator()(char* memory) const { free(memory); }
+  };
+  static py::handle part(const py::tuple& parts, Py_ssize_t i) {
+    return PyTuple_GET_ITEM(parts.ptr(), i);
   }
+  double* sums(py::handle tensor, const char* name, const Shaped& s) {
+    const TensorView& t = tensors.add(s.other(tensor, name, s.n_chains, "one value a chain"));
+    t.must_be(Dtype::kFloat64);
+    return static_cast<double*>(t.data);
+  }
+  std::unique_ptr<char, Free> nowhere_;
 };
 
 void run(int kind, py::handle x, const Target& target, const py::dict& parameters, py::handle seed,
          py::handle first_step, py::handle n_steps, py::handle chain_offset, py::handle steps_done,
-         py::handle thin, py::handle draws, py::handle log_density, const py::tuple& tallies,
+         py::handle thin, py::handle draws, py::handle log_density, py::handle tallies,
          py::handle moments, int n_threads) {
+  static const Names names;
   constexpr int kKinds = sizeof(kRuns) / sizeof(kRuns[0]);
   if (kind < 0 || kind >= kKinds) bad_value("kind", "a known run", std::to_string(kind));
   const RunKind& chosen = kRuns[kind];
   const Shaped s(x, "x", false);
   target.must_fit(s);
   Parameters given(parameters, s);
-  const TallyArgs counted(tallies, s, chosen.accepts);
+  const TallyArgs counted = TallyArgs::of(tallies, s, chosen.accepts);
   const MomentArgs m(moments, s);
   RunParams p{};
   p.dtype = s.dtype;
@@ -116,27 +158,30 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   p.n_chains = s.n_chains;
   p.target = target.params;
   p.n_steps = whole(n_steps, "n_steps");
-  p.step_size = given.coefficient("step_size", 1, Sign::kPositive);
-  p.beta = given.coefficient("beta", 1, Sign::kPositive);
-  p.friction = given.coefficient("friction", 1, Sign::kPositive);
-  p.betas = static_cast<const double*>(given.tensor("betas", p.n_steps, Dtype::kFloat64));
-  p.metric = given.metric();
-  p.proposal = static_cast<ProposalKind>(given.count("proposal", 0, 0));
-  p.center = given.tensor("center", s.dim, s.dtype);
-  p.persistence = given.number("persistence", 0);
-  p.velocity = given.tensor("velocity", s.n_chains * s.dim, s.dtype);
-  p.n_leapfrog = given.count("n_leapfrog", 1, 1);
+  p.step_size = given.coefficient(names.step_size, 1, Sign::kPositive);
+  p.beta = given.coefficient(names.beta, 1, Sign::kPositive);
+  p.friction = given.coefficient(names.friction, 1, Sign::kPositive);
+  p.betas = static_cast<const double*>(given.tensor(names.betas, p.n_steps, Dtype::kFloat64));
+  p.metric = given.metric(names);
+  p.proposal = static_cast<ProposalKind>(given.count(names.proposal, 0, 0));
+  p.center = given.tensor(names.center, s.dim, s.dtype);
+  p.persistence = given.number(names.persistence, 0);
+  p.velocity = given.tensor(names.velocity, s.n_chains * s.dim, s.dtype);
+  p.n_leapfrog = given.count(names.n_leapfrog, 1, 1);
+  const NoiseSource source = noise_source(seed, chosen.purpose, chain_offset, s);
+  const Counter first(first_step, "first_step", s);
   auto noise = [&](uint32_t purpose, int64_t per_step) {
-    NoiseSource source = noise_source(seed, purpose, chain_offset, s);
-    start_at_step(source, first_step, p.n_steps, per_step, "first_step", s);
-    return source;
+    NoiseSource begun = source;
+    begun.purpose = purpose;
+    start_at_step(begun, first, p.n_steps, per_step, "first_step");
+    return begun;
   };
   p.noise = noise(chosen.purpose, s.dim);
   p.accept = noise(purpose::kAccept, 1);
-  p.jitter = given.number("jitter", 0);
+  p.jitter = given.number(names.jitter, 0);
   p.jitter_noise = noise(purpose::kAdaptation, 1);
   if (chosen.op == &OpTable::nuts_run) {
-    p.max_depth = given.count("max_depth", 10, 1);
+    p.max_depth = given.count(names.max_depth, 10, 1);
     if (p.max_depth > 20) bad_value("max_depth", "at most 20", std::to_string(p.max_depth));
     p.tree = noise(purpose::kTree, INT64_C(1) << p.max_depth);
   }
@@ -155,24 +200,49 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   p.tallies = counted.view;
   p.moments = m.view;
   const int64_t kept = (p.steps_done + p.n_steps) / p.thin - p.steps_done / p.thin;
-  std::vector<TensorView> outputs;
-  outputs.reserve(2);
+  Few<TensorView, 2> outputs;
   if (!draws.is_none()) {
-    outputs.push_back(s.other(draws, "draws", kept * s.n_chains * s.dim, "n_kept states"));
-    outputs.back().must_be(s.dtype);
-    outputs.back().must_not_overlap(s.x, false);
-    p.draws = outputs.back().data;
+    const TensorView& t =
+        outputs.add(s.other(draws, "draws", kept * s.n_chains * s.dim, "n_kept states"));
+    t.must_be(s.dtype);
+    t.must_not_overlap(s.x, false);
+    p.draws = t.data;
     if (!log_density.is_none()) {
-      outputs.push_back(
+      const TensorView& values = outputs.add(
           s.other(log_density, "log_density", kept * s.n_chains, "n_kept values a chain"));
-      outputs.back().must_be(s.dtype);
-      p.log_density = outputs.back().data;
+      values.must_be(s.dtype);
+      p.log_density = values.data;
     }
   }
   launch(chosen.op, p);
 }
 
-bool is_named(const TensorView& t, const std::string& name) { return t.name == name; }
+// What a call of accept is given, and which of it the call writes.
+class Memory {
+ public:
+  void add(const TensorView& t, bool written) {
+    given_[n_] = &t;
+    written_[n_++] = written;
+  }
+  // What is written must lie apart from all else; but a proposal's value or score may be the
+  // state's own.
+  void must_lie_apart() const {
+    for (size_t i = 0; i < n_; ++i) {
+      for (size_t j = 0; written_[i] && j < n_; ++j) {
+        if (i == j || !given_[i]->overlaps(*given_[j])) continue;
+        const bool twins = std::string("proposed_") + given_[i]->name == given_[j]->name;
+        given_[i]->must_not_overlap(*given_[j], twins);
+      }
+    }
+  }
+
+ private:
+  // x, its value and score and those of the proposal, a correction; tallies, moments
+  static constexpr size_t kMost = 7 + 4 + 5;
+  size_t n_ = 0;
+  const TensorView* given_[kMost];
+  bool written_[kMost];
+};
 
 void accept(py::handle x, py::handle proposed, py::handle log_density,
             py::handle proposed_log_density, py::handle score, py::handle proposed_score,
@@ -182,25 +252,30 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   const Shaped s(x, "x", false);
   const TensorView next = s.like(proposed, "proposed", true);
   next.must_not_overlap(s.x, false);
-  std::vector<TensorView> held;
-  held.reserve(5);
-  auto values = [&](py::handle tensor, const char* name) {
-    held.push_back(s.other(tensor, name, s.n_chains, "one value a chain"));
-    held.back().must_be(s.dtype);
-    return held.back().data;
+  Few<TensorView, 5> held;
+  Memory memory;
+  memory.add(s.x, true);
+  memory.add(next, false);
+  auto hold = [&](TensorView&& t, bool written) {
+    const TensorView& kept = held.add(std::move(t));
+    memory.add(kept, written);
+    return kept.data;
+  };
+  auto values = [&](py::handle tensor, const char* name, bool written) {
+    TensorView t = s.other(tensor, name, s.n_chains, "one value a chain");
+    t.must_be(s.dtype);
+    return hold(std::move(t), written);
   };
   AcceptParams p{};
   p.dtype = s.dtype;
   p.place = place_of(s.x, n_threads);
   p.x = s.x.data;
   p.proposed = next.data;
-  p.log_density = values(log_density, "log_density");
-  p.proposed_log_density = values(proposed_log_density, "proposed_log_density");
+  p.log_density = values(log_density, "log_density", true);
+  p.proposed_log_density = values(proposed_log_density, "proposed_log_density", false);
   if (!score.is_none()) {
-    held.push_back(s.like(score, "score", false));
-    p.score = held.back().data;
-    held.push_back(s.like(proposed_score, "proposed_score", false));
-    p.proposed_score = held.back().data;
+    p.score = hold(s.like(score, "score", false), true);
+    p.proposed_score = hold(s.like(proposed_score, "proposed_score", false), false);
   } else if (!proposed_score.is_none()) {
     bad_value("proposed_score", "None where score is None", "a tensor");
   }
@@ -208,33 +283,16 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   if (p.langevin && score.is_none()) bad_value("score", "the score at x", "None");
   if (!correction.is_none()) {
     if (p.langevin) bad_value("correction", "None where step_size is given", "a tensor");
-    p.correction = values(correction, "correction");
+    p.correction = values(correction, "correction", false);
   }
   const Coefficient h(p.langevin ? step_size : py::float_(1.0), "step_size", s, Sign::kPositive);
   const Coefficient b(beta, "beta", s, Sign::kPositive);
   const TallyArgs counted(tallies, s, true);
   const MomentArgs m(moments, s);
-  std::vector<const TensorView*> given{&s.x, &next}, written{&s.x};
-  for (const TensorView& t : held) {
-    given.push_back(&t);
-    if (is_named(t, "log_density") || is_named(t, "score")) written.push_back(&t);
-  }
-  for (const TensorView& t : counted.tensors) {
-    given.push_back(&t);
-    written.push_back(&t);
-  }
-  for (const TensorView& t : m.tensors) {
-    given.push_back(&t);
-    if (!is_named(t, "shift")) written.push_back(&t);
-  }
-  for (const TensorView* out : written) {
-    for (const TensorView* other : given) {
-      if (other == out) continue;
-      // A proposal's value or score may be the state's own.
-      const bool may_be_same = is_named(*other, std::string("proposed_") + out->name);
-      out->must_not_overlap(*other, may_be_same);
-    }
-  }
+  for (size_t i = 0; i < counted.tensors.size(); ++i) memory.add(counted.tensors[i], true);
+  for (size_t i = 0; i < m.tensors.size(); ++i)
+    memory.add(m.tensors[i], i > 0);  // the shift is read
+  memory.must_lie_apart();
   p.n_chains = s.n_chains;
   p.dim = s.dim;
   p.step_size = h.view;

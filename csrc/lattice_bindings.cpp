@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lattices at the border to Python: shapes and parameters of every lattice are checked here.
+// Lattices at the border to Python: shapes and parameters of every lattice are
+// checked here.
+#include <cmath>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include "arguments.hpp"
 #include "bindings.hpp"
@@ -33,23 +35,43 @@ void must_be_even(const LatticeShape& shape, const TensorView& x) {
   }
 }
 
-// float64, one value or one a lattice, on x's device.
+// A float, or float64, one value or one a lattice, on x's device.
 class LatticeParameter {
  public:
-  LatticeParameter(py::handle value, const char* name, const TensorView& x)
-      : tensor_(value, name, false) {
-    if (tensor_.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
-    tensor_.must_be_with(x);
-    const int64_t n = tensor_.numel();
-    if (n != 1 && n != x.n_chains()) {
-      bad_value(name, "one value or one a lattice", tensor_.shape_text());
+  LatticeParameter(py::handle value, const char* name, const TensorView& x) {
+    if (PyFloat_CheckExact(value.ptr())) {
+      view = {nullptr, 0, PyFloat_AS_DOUBLE(value.ptr())};
+      return;
     }
-    view = {tensor_.data, n == 1 ? 0 : 1, 0};
+    const TensorView& t = tensor_.emplace(value, name, false);
+    if (t.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
+    t.must_be_with(x);
+    const int64_t n = t.numel();
+    if (n != 1 && n != x.n_chains()) {
+      bad_value(name, "one value or one a lattice", t.shape_text());
+    }
+    view = {t.data, n == 1 ? 0 : 1, 0};
+  }
+  // What is on a GPU is not looked at: that would wait for it.
+  void must_be_positive(py::handle value, const char* name) const {
+    bool good = std::isfinite(view.number) && view.number > 0;
+    if (view.data != nullptr) {
+      if (tensor_->device() >= 0) return;
+      const auto* numbers = static_cast<const double*>(view.data);
+      good = true;
+      for (int64_t i = 0; i < tensor_->numel(); ++i) {
+        good = good && std::isfinite(numbers[i]) && numbers[i] > 0;
+      }
+    }
+    if (good || (tensor_ && tensor_->numel() == 0)) return;
+    const auto text = py::reinterpret_steal<py::str>(PyObject_Format(value.ptr(), nullptr));
+    if (!text) throw py::error_already_set();
+    bad_value(name, "positive finite values", text.cast<std::string>());
   }
   PerChain view;
 
  private:
-  TensorView tensor_;
+  std::optional<TensorView> tensor_;
 };
 
 // Noise that starts at sweep first_step of `per_step` entries each.
@@ -101,13 +123,14 @@ struct SpinArguments {
   }
 };
 
-// What a GPU's kernels work in where a lattice does not fit its shared memory: see ops.hpp.
+// What a GPU's kernels work in where a lattice does not fit its shared memory:
+// see ops.hpp.
 struct Workspace {
-  std::vector<TensorView> tensor;
+  std::optional<TensorView> tensor;
   void* data = nullptr;
   Workspace(py::handle given, const TensorView& state, int64_t bytes) {
     if (given.is_none()) return;
-    const TensorView& t = tensor.emplace_back(given, "workspace", false);
+    const TensorView& t = tensor.emplace(given, "workspace", false);
     t.must_be_with(state);
     t.must_have_numel(bytes, "bytes");
     t.must_not_overlap(state, false);
@@ -228,6 +251,7 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.place = a.place;
   p.fields = a.view;
   p.move = static_cast<Phi4Move>(move);
+  h.must_be_positive(step_size, p.move == Phi4Move::kMetropolis ? "width" : "step_size");
   if (p.move == Phi4Move::kMetropolis) must_be_even(a.view.shape, a.state);
   p.step_size = h.view;
   p.n_leapfrog = whole(n_leapfrog, "n_leapfrog");
@@ -240,10 +264,9 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
-  std::vector<TensorView> outputs;
-  outputs.reserve(4);
+  Few<TensorView, 4> outputs;
   const auto one_a_lattice = [&](py::handle tensor, const char* name) -> const TensorView& {
-    const TensorView& t = outputs.emplace_back(tensor, name, false);
+    const TensorView& t = outputs.add(tensor, name, false);
     t.must_be_with(a.state);
     t.must_have_numel(a.view.n_lattices, "one value a lattice");
     t.must_not_overlap(a.state, false);
@@ -285,10 +308,9 @@ void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle
   const Phi4Arguments a(x, true, kappa, lambda, field, n_threads);
   const Workspace memory(workspace, a.state, a.workspace_bytes());
   Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, memory.data};
-  std::vector<TensorView> outputs;
-  outputs.reserve(2);
+  Few<TensorView, 2> outputs;
   const auto output = [&](py::handle tensor, const char* name, int64_t n, const char* meaning) {
-    const TensorView& t = outputs.emplace_back(tensor, name, false);
+    const TensorView& t = outputs.add(tensor, name, false);
     t.must_be(a.view.dtype);
     t.must_be_with(a.state);
     t.must_have_numel(n, meaning);

@@ -5,9 +5,24 @@ namespace pf {
 namespace {
 
 const dlpack::ExchangeApi* exchange_api = nullptr;
-PyObject* tensor_type = nullptr;
+PyObject *tensor_type = nullptr, *parameter_type = nullptr;
 
-int64_t bytes_of(const TensorView& t) { return t.numel() * (t.bits / 8); }
+bool is_plain_tensor(PyObject* object) {
+  const auto* const type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+  return type == tensor_type || type == parameter_type;
+}
+
+bool is_plain_number(PyObject* object) {
+  return PyFloat_CheckExact(object) || PyLong_CheckExact(object) || PyBool_Check(object) ||
+         PyUnicode_CheckExact(object) || object == Py_None;
+}
+
+bool wants_gradient(PyObject* tensor) {
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  const auto answer = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, requires_grad));
+  if (!answer) throw py::error_already_set();
+  return answer.ptr() != Py_False;
+}
 
 }  // namespace
 
@@ -24,9 +39,25 @@ bool is_tensor(py::handle object) {
   return answer != 0;
 }
 
+bool are_plain(const py::tuple& values) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(values.ptr()); ++i) {
+    PyObject* const value = PyTuple_GET_ITEM(values.ptr(), i);
+    if (is_plain_number(value)) continue;
+    if (is_plain_tensor(value) ? wants_gradient(value) : !PyTuple_Check(value)) return false;
+    if (!PyTuple_Check(value)) continue;
+    for (Py_ssize_t j = 0; j < PyTuple_GET_SIZE(value); ++j) {  // where gradients are no matter
+      PyObject* const part = PyTuple_GET_ITEM(value, j);
+      if (!is_plain_number(part) && !is_plain_tensor(part)) return false;
+    }
+  }
+  return true;
+}
+
 void find_exchange_api() {
-  const py::object type = py::module_::import("torch").attr("Tensor");
+  const py::module_ torch = py::module_::import("torch");
+  const py::object type = torch.attr("Tensor");
   tensor_type = py::object(type).release().ptr();  // torch is never unloaded
+  parameter_type = py::object(torch.attr("nn").attr("Parameter")).release().ptr();
   for (const char* name : {"__dlpack_c_exchange_api__", "__c_dlpack_exchange_api__"}) {
     if (!py::hasattr(type, name)) continue;
     const py::object capsule = type.attr(name);
@@ -55,15 +86,15 @@ void* current_stream(int device) {
 
 TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : name(argument) {
   if (!is_tensor(tensor)) bad_type(name, "a torch.Tensor", Py_TYPE(tensor.ptr())->tp_name);
-  if (!read_by_exchange(tensor)) read_by_attributes(tensor);
+  read(tensor);
   if (device_type_ != dlpack::kCpu && device_type_ != dlpack::kCuda) {
     bad_value(name, "a tensor on the CPU or a CUDA device",
               py::str(tensor.attr("device")).cast<std::string>());
   }
-  if (!is_dense()) {
+  if (!dense_) {
     if (!densify) bad_value(name, "a contiguous tensor", "one with strided memory");
     owned_ = tensor.attr("contiguous")();
-    if (!read_by_exchange(owned_)) read_by_attributes(owned_);
+    read(owned_);
   }
   if (data == nullptr && numel() > 0) {
     bad_type(name, "a tensor with memory", "one without storage (fake, meta or transformed)");
@@ -76,6 +107,21 @@ TensorView::TensorView(py::handle tensor, const char* argument, bool densify) : 
   if (negated.ptr() == Py_True) {
     bad_value(name, "a tensor without a pending negation", "one; pass x.resolve_neg()");
   }
+}
+
+void TensorView::read(py::handle tensor) {
+  if (!read_by_exchange(tensor)) read_by_attributes(tensor);
+}
+
+// The number of elements, and whether they lie densely; null strides are those of dense memory.
+void TensorView::measure(const int64_t* strides) {
+  numel_ = 1;
+  bool dense = true;
+  for (int i = ndim - 1; i >= 0; --i) {
+    if (strides != nullptr && shape[i] != 1 && strides[i] != numel_) dense = false;
+    numel_ *= shape[i];
+  }
+  dense_ = dense || numel_ == 0;
 }
 
 bool TensorView::read_by_exchange(py::handle tensor) {
@@ -92,12 +138,8 @@ bool TensorView::read_by_exchange(py::handle tensor) {
   bits = t.dtype.bits;
   device_type_ = t.device.type;
   device_id_ = t.device.id;
-  int64_t dense = 1;
-  for (int i = ndim - 1; i >= 0; --i) {
-    shape[i] = t.shape[i];
-    strides_[i] = t.strides == nullptr ? dense : t.strides[i];
-    dense *= shape[i];
-  }
+  for (int i = 0; i < ndim; ++i) shape[i] = t.shape[i];
+  measure(t.strides);
   return true;
 }
 
@@ -111,10 +153,12 @@ void TensorView::read_by_attributes(py::handle tensor) {
   ndim = static_cast<int>(sizes.size());
   if (ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(ndim));
   const py::tuple steps = tensor.attr("stride")();
+  int64_t strides[kMaxDims];
   for (int i = 0; i < ndim; ++i) {
     shape[i] = sizes[static_cast<size_t>(i)].cast<int64_t>();
-    strides_[i] = steps[static_cast<size_t>(i)].cast<int64_t>();
+    strides[i] = steps[static_cast<size_t>(i)].cast<int64_t>();
   }
+  measure(strides);
   code = dtype == "torch.float32" || dtype == "torch.float64" ? dlpack::kFloat
          : dtype == "torch.int64"                             ? dlpack::kInt
                                                               : 255;
@@ -127,21 +171,6 @@ void TensorView::read_by_attributes(py::handle tensor) {
                             : reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());
 }
 
-bool TensorView::is_dense() const {
-  if (numel() == 0) return true;
-  int64_t expected = 1;
-  for (int i = ndim - 1; i >= 0; --i) {
-    if (shape[i] != 1 && strides_[i] != expected) return false;
-    expected *= shape[i];
-  }
-  return true;
-}
-
-int64_t TensorView::numel() const {
-  int64_t n = 1;
-  for (int i = 0; i < ndim; ++i) n *= shape[i];
-  return n;
-}
 int64_t TensorView::n_chains() const {
   if (ndim == 0) bad_value(name, "shape (n_chains, ...)", "a 0-d tensor");
   return shape[0];
@@ -206,11 +235,13 @@ void TensorView::must_have_numel(int64_t n, const char* meaning) const {
   }
 }
 void TensorView::must_not_overlap(const TensorView& other, bool may_be_same) const {
-  if (may_be_same && data == other.data && bytes_of(*this) == bytes_of(other)) return;
+  if (!overlaps(other)) return;
+  if (may_be_same && data == other.data && bytes() == other.bytes()) return;
+  bad_value(name, std::string("memory apart from ") + other.name, "overlapping tensors");
+}
+bool TensorView::overlaps(const TensorView& other) const {
   const char *a = static_cast<const char*>(data), *b = static_cast<const char*>(other.data);
-  if (a < b + bytes_of(other) && b < a + bytes_of(*this)) {
-    bad_value(name, std::string("memory apart from ") + other.name, "overlapping tensors");
-  }
+  return a < b + other.bytes() && b < a + bytes();
 }
 
 }  // namespace pf

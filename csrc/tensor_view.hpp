@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include <string>
+#include <utility>
 
 #include "core/view.hpp"
 
@@ -58,6 +59,11 @@ class TensorView {
   // `argument` is its name in messages. With `densify` a strided tensor is copied to a
   // dense one that lives as long as the view; else it is refused.
   TensorView(py::handle tensor, const char* argument, bool densify);
+  TensorView(const TensorView& other) : TensorView(other, other.owned_) {}
+  TensorView(TensorView&& other) noexcept : TensorView(other, std::move(other.owned_)) {}
+  TensorView& operator=(const TensorView&) = delete;
+  TensorView& operator=(TensorView&&) = delete;
+  ~TensorView() = default;
 
   const char* name;
   void* data = nullptr;
@@ -65,7 +71,7 @@ class TensorView {
   int64_t shape[kMaxDims];
   uint8_t code = 0, bits = 0;
 
-  int64_t numel() const;
+  int64_t numel() const { return numel_; }
   int64_t n_chains() const;     // first dimension; ValueError for a 0-d tensor
   int64_t dim() const;          // product of the others
   Dtype dtype() const;          // TypeError unless float32 or float64
@@ -81,20 +87,42 @@ class TensorView {
   void must_have_shape_of(const TensorView& other) const;
   void must_have_numel(int64_t n, const char* meaning) const;
   void must_not_overlap(const TensorView& other, bool may_be_same) const;
+  bool overlaps(const TensorView& other) const;
 
  private:
+  // A copy reads no more of the shape than there is: these are made many at a call.
+  TensorView(const TensorView& other, py::object owned)
+      : name(other.name),
+        data(other.data),
+        ndim(other.ndim),
+        code(other.code),
+        bits(other.bits),
+        dense_(other.dense_),
+        device_type_(other.device_type_),
+        device_id_(other.device_id_),
+        numel_(other.numel_),
+        owned_(std::move(owned)) {
+    for (int i = 0; i < ndim; ++i) shape[i] = other.shape[i];
+  }
+  void read(py::handle tensor);
   bool read_by_exchange(py::handle tensor);
   void read_by_attributes(py::handle tensor);
-  bool is_dense() const;
+  void measure(const int64_t* strides);
+  int64_t bytes() const { return numel_ * (bits / 8); }
   std::string dtype_text() const;
 
-  int64_t strides_[kMaxDims];
+  bool dense_ = true;
   int32_t device_type_ = dlpack::kCpu, device_id_ = 0;
+  int64_t numel_ = 0;
   py::object owned_;
 };
 
 // Whether `object` is a torch.Tensor.
 bool is_tensor(py::handle object);
+
+// Whether all are of the types that an op meets most: torch.Tensor and Parameter themselves that
+// require no gradient, numbers, strings, None, and tuples of these.
+bool are_plain(const py::tuple& values);
 
 // The stream that torch's current operations on this CUDA device go to.
 void* current_stream(int device);

@@ -74,7 +74,7 @@ def test_accept_takes_arrays():
     value.flags.writeable = False
     with pytest.raises(ValueError, match=r"log_density: expected an array that can be written to"):
         pf.ops.accept_(x, x + 1, value, value + 5, seed=0, step=0, counts=counts)
-    with pytest.raises(TypeError, match=r"missing a required argument: 'seed'"):
+    with pytest.raises(TypeError, match=r"missing .*argument: 'seed'"):
         pf.ops.accept_(x, x + 1, value, value + 5, step=0, counts=counts)
 
 

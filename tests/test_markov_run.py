@@ -7,6 +7,8 @@ import torch
 
 import pushforward as pf
 from pushforward import lattice
+from pushforward._ops.arguments import BatchMoments
+from pushforward._ops.lattice import Phi4Parameters, ising_sweeps, phi4_run
 
 LAW = pf.targets.Gaussian(torch.tensor([1.0, -1.0]), scale=torch.tensor([1.0, 0.5]))
 TRIANGLE = torch.tensor([[1.0, 0.0], [0.25, 0.5]])
@@ -47,6 +49,18 @@ def test_the_steps_are_those_of_sample(move, arguments, kernel):
     assert torch.equal(x, chains.x)
     if chains.accept_rate is not None:
         assert torch.equal(counts.accepted / 9, chains.accept_rate)
+
+
+@pytest.mark.parametrize(("move", "arguments", "kernel"), CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("n", [0, 1, 37])
+def test_what_is_not_counted_does_not_matter(n, move, arguments, kernel):
+    x, y = start(n), start(n)
+    pf.ops.markov_run_(x, LAW, move, **arguments, **RUN)
+    pf.ops.markov_run_(y, LAW, move, counts=pf.ops.Counts.zeros(n), **arguments, **RUN)
+    assert torch.equal(x, y)
+    if move == "langevin":
+        z = pf.ops.langevin_run_(start(n), LAW, step_size=0.1, beta=1.5, **RUN)
+        assert torch.equal(z, x) == ("beta" in arguments or n == 0)
 
 
 def test_a_velocity_goes_on():
@@ -109,6 +123,31 @@ def test_compiled_lattices_equal_eager(kernel, law):
     for a, b in zip(moved(x), compiled(x), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(moved(x)[0], x)
+
+
+def test_compiled_sums_equal_eager():
+    def moved(x, phi, step_size):
+        y, field = x.clone(), phi.clone()
+        run = {"seed": 1, "first_step": 2, "n_steps": 4, "chain_offset": 4, "steps_done": 2}
+        wide = [torch.zeros(x.shape, dtype=torch.float64) for _ in range(8)]
+        of_x = BatchMoments(x, *wide[:4], 3)
+        t = torch.tensor(2.0, dtype=torch.float64)
+        ising_sweeps(
+            y, temperature=t, field=0 * t, no_field=True, heat_bath=True, moments=of_x, **run
+        )
+        law = Phi4Parameters(0.1 * t, 0.05 * t, 0 * t)
+        phi4_run("langevin", field, law, step_size, moments=(phi, *wide[4:6]), **run)
+        return y, field, *wide
+
+    x, phi = torch.ones(5, 4, 4), pf.random.normal(5, 16, seed=2).reshape(5, 4, 4)
+    compiled = torch.compile(moved, fullgraph=True, backend="aot_eager")
+    expected = moved(x, phi, 0.1)
+    for step_size in (0.1, torch.tensor(0.1, dtype=torch.float64)):
+        for a, b in zip(expected, compiled(x, phi, step_size), strict=True):
+            assert torch.equal(a, b)
+        for a, b in zip(expected, moved(x, phi, step_size), strict=True):
+            assert torch.equal(a, b)
+    assert sum(bool(sums.any()) for sums in expected[2:]) == 6
 
 
 def test_compiled_fields_have_gradients():

@@ -10,6 +10,7 @@ import torch._dynamo.testing
 
 import pushforward as pf
 from conftest import ZOO
+from pushforward import _ops
 from pushforward import _reference as reference
 
 SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70]
@@ -174,6 +175,8 @@ def registered_calls():
     law = (tensors, kind, dim, k, scalars)
     nothing, eye = (None,) * 12, torch.eye(3)
     spins, t = torch.ones(5, 4, 4), torch.tensor(2.0, dtype=torch.float64)
+    of_spins = [spins.clone(), *(torch.zeros(5, 4, 4, dtype=torch.float64) for _ in range(4))]
+    bins, ends = (torch.zeros(1, 3, n, dtype=torch.int64) for n in (_ops.SKETCH_BINS, 2))
     ops = torch.ops.pushforward
     return [
         (ops.langevin, (x, score, h, b, 1, 2, 3)),
@@ -188,15 +191,22 @@ def registered_calls():
         (ops.markov_run_, (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts)),
         (ops.markov_run_, (x, *law, "hmc", h, *nothing[:4], eye, eye, *nothing[:3], 2, 0.5, None, 1, 2, 4, 3, *counts)),
         (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4)),
+        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4, *of_spins, 2, 1)),
         (ops.ising_clusters_, (spins, t, t, True, 1, 2, 3, 4)),
         (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, None, None, None)),
         (ops.phi4_run_, (spins, 2, t, t, t, t / 20, 2, 1, 2, 3, 4, *counts[2:], refused)),
+        (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, *[None] * 4, 0.0, *of_spins[:3])),
         (ops.phi4_log_density, (spins, t, t, t)),
         (ops.phi4_score, (spins, t, t, t)),
         (ops.diffuse, (x, h, b, 1, 3)),
         (ops.reverse_step, (x, score, h, b, h, 1, 2, 3)),
         (ops.reverse_step_, (x, score, h, b, h, 1, 2, 3)),
         (ops.fill_, (x, False, 1, 0, 3, 2)),
+        (ops.proposal_, (x, score, h, 1, 2, 8, 3)),
+        (ops.pooled_moments, (x, 4, refused, *sums)),
+        (ops.add_chain_sums_, (wide[0], x[None], None, 0, 3)),
+        (ops.add_chain_sums_, (wide[:2].flatten(), x[None], wide[0].clone(), 1, 3)),
+        (ops.count_in_bins_, (bins, ends, x, wide[0], wide[0] + 1)),
     ]  # fmt: skip
 
 

@@ -172,6 +172,38 @@ def test_parts_and_threads_do_not_matter(n, dim, dtype):
             assert torch.equal(a, b)
 
 
+def test_compiled_equals_eager():
+    def everything(x):
+        y = torch.empty_like(x)
+        _ops.proposal_(y, x, scale=0.5, seed=1, step=2, purpose=1, chain_offset=3)
+        total = torch.zeros(4, dtype=torch.float64)
+        _ops.add_chain_sums_(total, y[None], products="squares", chain_offset=3)
+        moments = (x, total[:2].expand(9, 2).contiguous(), total[2:].expand(9, 2).contiguous())
+        left_out = torch.zeros(9, dtype=torch.int64)
+        mean, var = _ops.pooled_moments(y, 5, left_out, moments)
+        return y, total, mean, var, factor(y), *histogram(y, mean, var.abs() + 1)
+
+    factor = _ops.Matrix(torch.tensor([[1.0, 0.5], [0.25, 2.0]]))
+    compiled = torch.compile(everything, fullgraph=True, backend="aot_eager")
+    x = states(1, 9, 2)[0]
+    for a, b in zip(everything(x), compiled(x), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_gradient_is_no_matter():
+    # What is counted of tensors that want gradients is counted; where it goes may not want one.
+    x, total = states(2, 9, 2).requires_grad_(), torch.zeros(2, dtype=torch.float64)
+    _ops.add_chain_sums_(total, x)
+    assert torch.equal(total, sums(x.detach(), None, "none"))
+    centre, one = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    for a, b in zip(
+        histogram(x[0], centre, one), histogram(x[0].detach(), centre, one), strict=True
+    ):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match="require grad"):
+        _ops.add_chain_sums_(total.requires_grad_(), x)
+
+
 def test_bad_input_is_named():
     x, one = torch.zeros(3, 4, 2), torch.zeros(2, dtype=torch.float64)
     for name, call in {

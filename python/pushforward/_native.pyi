@@ -25,6 +25,7 @@ Coefficient = Tensor | float
 Counter = Tensor | int
 Moments = tuple[Tensor | int, ...]
 
+def are_plain(values: tuple[Any, ...]) -> bool: ...
 def fill(
     out: Tensor,
     uniform: bool,
@@ -58,7 +59,7 @@ def run(
     thin: int,
     draws: Tensor | None,
     log_density: Tensor | None,
-    tallies: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None],
+    tallies: tuple[Tensor, Tensor | None, Tensor | None, Tensor | None] | None,
     moments: Moments | None,
     n_threads: int,
 ) -> None: ...
@@ -119,10 +120,10 @@ def pool(
 ) -> None: ...
 def pooled(
     x: Tensor,
-    shift: Tensor,
+    shift: Tensor | None,
     products: int,
     chain_offset: int,
-    of_states: Tensor,
+    of_states: Tensor | None,
     total: Tensor,
     n_threads: int,
 ) -> None: ...
@@ -169,7 +170,7 @@ def phi4_run(
     kappa: Tensor,
     lam: Tensor,
     field: Tensor,
-    step_size: Tensor,
+    step_size: Tensor | float,
     n_leapfrog: int,
     jitter: float,
     seed: int,

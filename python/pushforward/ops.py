@@ -16,22 +16,21 @@ Example:
 
 """
 
-from pushforward import _ops
-from pushforward._ops.arrays import takes_arrays
-
-Counts = _ops.Counts
-accept_ = takes_arrays(_ops.accept_, "log_density", "score")
-commit_ = takes_arrays(_ops.commit_, "n_nonfinite")
-diffuse = takes_arrays(_ops.diffuse)
-langevin = takes_arrays(_ops.langevin)
-langevin_ = takes_arrays(_ops.langevin_)
-langevin_run_ = takes_arrays(_ops.langevin_run_, "n_nonfinite")
-log_density = takes_arrays(_ops.log_density)
-log_density_and_score = takes_arrays(_ops.log_density_and_score)
-markov_run_ = takes_arrays(_ops.markov_run_, "velocity")
-reverse_step = takes_arrays(_ops.reverse_step)
-reverse_step_ = takes_arrays(_ops.reverse_step_)
-score = takes_arrays(_ops.score)
+from pushforward._ops import (
+    Counts,
+    accept_,
+    commit_,
+    diffuse,
+    langevin,
+    langevin_,
+    langevin_run_,
+    log_density,
+    log_density_and_score,
+    markov_run_,
+    reverse_step,
+    reverse_step_,
+    score,
+)
 
 __all__ = [
     "Counts",

@@ -5,6 +5,11 @@ Each op has an eager front that hands tensors and Python floats straight to C++,
 them, and a registered twin ``torch.ops.pushforward.<op>`` that takes over under torch.compile,
 where a gradient is wanted, and for tensor subclasses. Coefficients are tensors there, because a
 Python float in a schema recompiles at every new value.
+
+Three have no such twin. :func:`run_chunk` is :func:`markov_run_` with the record of
+:func:`pushforward.sample`, whose loop reads signals, clocks and files and is no graph.
+:func:`elementwise_math` is for the tests. The functions of memory (:func:`empty`, :func:`zeros`,
+:func:`copied`, :func:`copy_`, :func:`is_finite`) are torch's own, without its threads.
 """
 
 from pushforward import _native

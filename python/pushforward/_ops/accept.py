@@ -15,11 +15,14 @@ from pushforward._ops.arguments import (
     check_tensor,
     coefficient,
     implement,
+    is_compiling,
     is_plain,
     library,
+    moments_of,
     no_grad_in_place,
     threads,
 )
+from pushforward._ops.arrays import holds_array, takes_arrays
 from pushforward._ops.memory import zeros
 
 
@@ -119,17 +122,22 @@ def accept_(
         raise TypeError(f"counts: expected Counts, got {type(counts).__name__}")
     if moments is not None and not (isinstance(moments, tuple) and len(moments) == 3):
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
-    given = [t for t in (score, proposed_score, correction, step_size) if t is not None]
-    if is_plain(x, proposed, log_density, proposed_log_density, beta, *given):
+    if is_plain(
+        x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
+        step_size, beta, (seed, step, chain_offset), moments,
+    ):  # fmt: skip
         _native.accept(
             x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-            step_size, beta, seed, step, chain_offset, counts.tensors(), moments, threads(),
+            step_size, beta, seed, step, chain_offset,
+            (counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares),
+            moments, threads(),
         )  # fmt: skip
-        _told(x, log_density, score)
-        return x
+        return _told(x, log_density, score)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(accept_, "log_density", "score")(**locals())
     check_tensor(proposed, "proposed")
     check_tensor(proposed_log_density, "proposed_log_density")
-    no_grad_in_place("accept", x, log_density, *given)
+    no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size)
     h = None if step_size is None else coefficient(step_size, x, "step_size")
     torch.ops.pushforward.accept_(
         x, proposed.detach(), log_density, proposed_log_density.detach(), score, proposed_score,
@@ -140,10 +148,8 @@ def accept_(
     return x
 
 
-def _told(x: Tensor, log_density: Tensor, score: Tensor | None) -> None:
-    for written in (x, log_density, score):
-        if written is not None:
-            changed(written)
+def _told(x: Tensor, log_density: Tensor, score: Tensor | None) -> Tensor:
+    return changed(x, log_density) if score is None else changed(x, log_density, score)
 
 
 library.define(
@@ -177,9 +183,7 @@ def _accept_cpu(
     total: Tensor | None,
     squares: Tensor | None,
 ) -> None:
-    moments = None
-    if shift is not None and total is not None and squares is not None:
-        moments = (shift, total, squares)
+    moments = moments_of(shift, total, squares)
     counts = (n_nonfinite, n_divergent, accepted, accepted_squares)
     _native.accept(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from pushforward import _native
+from pushforward._ops.arrays import is_array
 
 
 class BatchMoments(NamedTuple):
@@ -38,9 +39,12 @@ Moments = tuple[Tensor, Tensor, Tensor] | BatchMoments
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
 _transforms_active = torch._C._are_functorch_transforms_active
+_increment_versions = torch._C._increment_version
+is_compiling = torch.compiler.is_compiling
 DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 """Types of the devices that this build has ops for."""
 
+_REALS = (torch.float32, torch.float64)
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
 
@@ -100,23 +104,24 @@ def check_device(device: torch.device, name: str) -> None:
         )
 
 
-def is_plain(*tensors: Any) -> bool:
+def is_plain(*values: Any) -> bool:
     """Whether the native module may be called at once: nothing to trace, nothing to differentiate.
 
-    What is no tensor at all counts as plain: the native check names it.
+    What stands in a tuple, such as streaming sums, is asked for no gradient. What is neither a
+    tensor nor an array of another library counts as plain: the native check names it.
     """
-    if torch.compiler.is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
+    if is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
         return False
-    for t in tensors:
-        kind = type(t)
-        if kind is float or kind is int:
-            continue
-        if kind is not Tensor and kind is not Parameter:
-            if isinstance(t, Tensor):
-                return False
-        elif t.requires_grad and torch.is_grad_enabled():
-            return False
-    return True
+    return _native.are_plain(values) or all(_may_be_passed(value) for value in values)
+
+
+def _may_be_passed(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return not any(is_array(part) for part in value)
+    if isinstance(value, Tensor):
+        known = type(value) is Tensor or type(value) is Parameter
+        return known and not (value.requires_grad and torch.is_grad_enabled())
+    return not is_array(value)
 
 
 def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
@@ -133,9 +138,11 @@ def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
 
 def check_tensor(x: Any, name: str) -> None:
     """Raise unless ``x`` is a dense float32 or float64 tensor on a device that has ops."""
+    if type(x) is Tensor and x.is_cpu and x.dtype in _REALS and x.layout is torch.strided:
+        return  # most, and quickly
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float32, torch.float64):
+    if x.dtype not in _REALS:
         raise TypeError(f"{name}: expected float32 or float64, got {x.dtype}")
     check_device(x.device, name)
     if x.layout != torch.strided:
@@ -144,14 +151,13 @@ def check_tensor(x: Any, name: str) -> None:
 
 def no_grad_in_place(name: str, *tensors: Any) -> None:
     """Raise ValueError if a gradient is wanted through an op that works in place."""
-    if torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in tensors):
+    if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
         raise ValueError(f"{name}_: expected tensors that do not require grad")
 
 
-def changed(x: Tensor) -> Tensor:
-    """Tell autograd that ``x`` was written to, as torch's own in-place functions do."""
-    if not x.is_inference():
-        torch.autograd.graph.increment_version(x)
+def changed(x: Tensor, *more: Tensor) -> Tensor:
+    """Tell autograd that tensors were written to, as torch's own in-place functions do."""
+    _increment_versions((x, *more))
     return x
 
 
@@ -170,6 +176,29 @@ class _GradientOnce(torch.autograd.Function):
         )
 
 
+def parts_of(moments: Moments | None) -> tuple[Tensor | int | None, ...]:
+    """Return streaming sums as the five tensors and the number that stand in a schema."""
+    if moments is None:
+        return (None, None, None, None, None, 0)
+    return tuple(moments) if len(moments) == 6 else (*moments, None, None, 0)
+
+
+def moments_of(
+    shift: Tensor | None,
+    total: Tensor | None,
+    squares: Tensor | None,
+    at_batch: Tensor | None = None,
+    batch_squares: Tensor | None = None,
+    batch: int = 0,
+) -> Moments | None:
+    """Undo :func:`parts_of`."""
+    if shift is None or total is None or squares is None:
+        return None
+    if at_batch is None or batch_squares is None:
+        return shift, total, squares
+    return BatchMoments(shift, total, squares, at_batch, batch_squares, batch)
+
+
 def gradient_of(x: Tensor, score: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient in ``x`` of a log-density ``(n_chains,)`` with this ``score`` at ``x``.
 
@@ -180,9 +209,14 @@ def gradient_of(x: Tensor, score: Tensor, grad: Tensor) -> Tensor:
     return column(grad, score) * score
 
 
+def a_chain(x: Tensor) -> Tensor:
+    """Return memory for one value a chain; what has no chains is left for the check to name."""
+    return x.new_empty(x.shape[0] if x.ndim else ())
+
+
 def like(x: Any) -> Any:
     """Return contiguous memory like ``x``; what is no tensor comes back for the check to name."""
-    if isinstance(x, Tensor):
+    if type(x) is Tensor or isinstance(x, Tensor):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     return x
 

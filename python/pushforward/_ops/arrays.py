@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["is_array", "like_array", "takes_arrays", "tensor_of"]
+__all__ = ["holds_array", "is_array", "like_array", "takes_arrays", "tensor_of"]
 
 _PLAIN = (Tensor, int, float, bool, str, type(None))
 
@@ -102,6 +102,7 @@ def _hand_back(tensors: Iterable[Tensor]) -> None:
                 theirs.wait_stream(ours)
 
 
+@functools.cache
 def takes_arrays(op: Op, *written: str) -> Op:
     """Let an op take arrays for tensors, and return what its first argument is.
 
@@ -160,3 +161,8 @@ def _holds_array(value: Any) -> bool:
     if type(value) in _PLAIN:  # most, and quickly
         return False
     return is_array(value) or (isinstance(value, tuple) and any(is_array(v) for v in value))
+
+
+def holds_array(arguments: dict[str, Any]) -> bool:
+    """Whether a call's arguments have an array among them."""
+    return any(_holds_array(value) for value in arguments.values())

@@ -14,12 +14,14 @@ from pushforward._ops.arguments import (
     coefficient,
     column,
     implement,
+    is_compiling,
     is_plain,
     library,
     like,
     no_grad_in_place,
     threads,
 )
+from pushforward._ops.arrays import holds_array, takes_arrays
 
 _FORWARD = 6  # the noise contract's number of the purpose
 
@@ -57,10 +59,12 @@ def diffuse(
                 [0.5000, 0.5000, 0.5000]])
 
     """
-    if is_plain(x, mean_scale, std):
+    if is_plain(x, mean_scale, std, (seed, chain_offset)):
         out = like(x)
         _native.diffuse(out, x, mean_scale, std, seed, _FORWARD, 0, chain_offset, threads())
         return out
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(diffuse)(**locals())
     a, b = coefficient(mean_scale, x, "mean_scale"), coefficient(std, x, "std")
     return torch.ops.pushforward.diffuse(x, a, b, seed, chain_offset)
 
@@ -142,12 +146,14 @@ def reverse_step(
         tensor([[3., 3.]])
 
     """
-    if is_plain(x, score, growth, drift_scale, noise_scale):
+    if is_plain(x, score, growth, drift_scale, noise_scale, (seed, step, chain_offset)):
         out = like(x)
         _native.reverse(
             out, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
         )
         return out
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(reverse_step)(**locals())
     return torch.ops.pushforward.reverse_step(
         x,
         score,
@@ -180,11 +186,13 @@ def reverse_step_(
         True
 
     """
-    if is_plain(x, score, growth, drift_scale, noise_scale):
+    if is_plain(x, score, growth, drift_scale, noise_scale, (seed, step, chain_offset)):
         _native.reverse(
             x, x, score, growth, drift_scale, noise_scale, seed, step, chain_offset, threads()
         )
         return changed(x)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(reverse_step_)(**locals())
     no_grad_in_place("reverse_step", x, score)
     torch.ops.pushforward.reverse_step_(
         x,

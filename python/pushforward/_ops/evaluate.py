@@ -11,14 +11,17 @@ from torch.autograd import forward_ad
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    a_chain,
     check_tensor,
     gradient_of,
     implement,
+    is_compiling,
     is_plain,
     library,
     like,
     threads,
 )
+from pushforward._ops.arrays import holds_array, takes_arrays
 
 if TYPE_CHECKING:
     from pushforward.targets import NativeTarget
@@ -34,6 +37,21 @@ def must_be_native(target: Any) -> None:
         raise TypeError(
             f"target: expected a native target of pushforward.targets, got {type(target).__name__}"
         )
+
+
+def native_handle(target: Any, x: Tensor) -> _native.Target:
+    """Return a native target's handle for states like ``x``, after the checks of both.
+
+    A target keeps its handles, each made after these checks, under their type and device.
+    """
+    try:
+        if x.layout is torch.strided:
+            return target._handles[x.dtype, x.device]
+    except (AttributeError, KeyError, TypeError):
+        pass
+    must_be_native(target)
+    check_tensor(x, "x")
+    return target.native(x)
 
 
 def log_density(x: Tensor, target: NativeTarget) -> Tensor:
@@ -52,11 +70,14 @@ def log_density(x: Tensor, target: NativeTarget) -> Tensor:
         tensor([[-1., -1.]])
 
     """
-    if not _is_plain(x, target):
-        return _registered(x, target)[0]
-    value = x.new_empty(x.shape[:1])
-    _native.evaluate(target.native(x), x, value, None, threads())
-    return value
+    if is_plain(x):
+        handle = native_handle(target, x)
+        value = a_chain(x)
+        _native.evaluate(handle, x, value, None, threads())
+        return value
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(log_density)(**locals())
+    return _registered(x, target)[0]
 
 
 def score(x: Tensor, target: NativeTarget) -> Tensor:
@@ -71,11 +92,14 @@ def score(x: Tensor, target: NativeTarget) -> Tensor:
         tensor([[-1., -1.]])
 
     """
-    if not _is_plain(x, target):
-        return _registered(x, target)[1]
-    gradient = like(x)
-    _native.evaluate(target.native(x), x, None, gradient, threads())
-    return gradient
+    if is_plain(x):
+        handle = native_handle(target, x)
+        gradient = like(x)
+        _native.evaluate(handle, x, None, gradient, threads())
+        return gradient
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(score)(**locals())
+    return _registered(x, target)[1]
 
 
 def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
@@ -95,21 +119,18 @@ def log_density_and_score(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tens
         ValueError: the shape is not the target's.
 
     """
-    if not _is_plain(x, target):
-        return _registered(x, target)
-    return _evaluate(x, target.native(x))
-
-
-def _is_plain(x: Tensor, target: NativeTarget) -> bool:
-    """Whether the native module may be called at once, after the checks of both arguments."""
-    must_be_native(target)
-    if not torch.compiler.is_compiling():
-        check_tensor(x, "x")
-    return is_plain(x)
+    if is_plain(x):
+        return _evaluate(x, native_handle(target, x))
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(log_density_and_score)(**locals())
+    return _registered(x, target)
 
 
 def _registered(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
-    eager = not torch.compiler.is_compiling()
+    must_be_native(target)
+    eager = not is_compiling()
+    if eager:
+        check_tensor(x, "x")
     if eager and forward_ad._current_level >= 0 and forward_ad.unpack_dual(x).tangent is not None:
         raise ValueError(
             "x: expected a tensor without a tangent of forward mode; the target's own methods take "
@@ -120,8 +141,7 @@ def _registered(x: Tensor, target: NativeTarget) -> tuple[Tensor, Tensor]:
 
 
 def _evaluate(x: Tensor, target: _native.Target) -> tuple[Tensor, Tensor]:
-    value = x.new_empty(x.shape[:1])
-    gradient = like(x)
+    value, gradient = a_chain(x), like(x)
     _native.evaluate(target, x, value, gradient, threads())
     return value, gradient
 
@@ -138,14 +158,17 @@ class Matrix:
 
     def __init__(self, matrix: Tensor) -> None:
         zeros = matrix.new_zeros(len(matrix))
-        parts = [zeros, (-matrix).contiguous()]
-        self._score = _native.Target(_GAUSSIAN_DENSE, len(matrix), 1, parts, 0.0, 0.0, 0.0)
+        self._parts = [zeros, (-matrix).contiguous()]
+        self._score = _native.Target(_GAUSSIAN_DENSE, len(matrix), 1, self._parts, 0.0, 0.0, 0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``matrix @ row`` for each row of ``x`` ``(n, dim)``."""
-        out = like(x)
-        _native.evaluate(self._score, x, None, out, threads())
-        return out
+        if is_plain(x):
+            out = like(x)
+            _native.evaluate(self._score, x, None, out, threads())
+            return out
+        law = (self._parts, _GAUSSIAN_DENSE, len(self._parts[0]), 1, [0.0, 0.0, 0.0])
+        return torch.ops.pushforward.evaluate(x, *law)[1]
 
 
 library.define(f"evaluate(Tensor x, {TARGET}) -> (Tensor, Tensor)")

@@ -14,12 +14,14 @@ from pushforward._ops.arguments import (
     coefficient,
     column,
     implement,
+    is_compiling,
     is_plain,
     library,
     like,
     no_grad_in_place,
     threads,
 )
+from pushforward._ops.arrays import holds_array, takes_arrays
 
 
 def langevin(
@@ -66,10 +68,12 @@ def langevin(
         torch.Size([3, 2])
 
     """
-    if is_plain(x, score, step_size, beta):
+    if is_plain(x, score, step_size, beta, (seed, step, chain_offset, out)):
         result = like(x) if out is None else out
         _native.langevin(result, x, score, step_size, beta, seed, step, chain_offset, threads())
         return result if out is None else changed(out)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(langevin)(**locals())
     if out is not None:
         raise ValueError("out: expected None where gradients or compilation are in play")
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
@@ -95,9 +99,11 @@ def langevin_(
         True
 
     """
-    if is_plain(x, score, step_size, beta):
+    if is_plain(x, score, step_size, beta, (seed, step, chain_offset)):
         _native.langevin(x, x, score, step_size, beta, seed, step, chain_offset, threads())
         return changed(x)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(langevin_)(**locals())
     no_grad_in_place("langevin", x, score)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     torch.ops.pushforward.langevin_(x, score, h, b, seed, step, chain_offset)

@@ -14,12 +14,15 @@ from pushforward._ops.arguments import (
     check_tensor,
     coefficient,
     implement,
+    is_compiling,
     is_plain,
     library,
     no_grad_in_place,
+    threads,
 )
-from pushforward._ops.evaluate import TARGET, must_be_native
-from pushforward._ops.run import run_chunk
+from pushforward._ops.arrays import holds_array, takes_arrays
+from pushforward._ops.evaluate import TARGET, must_be_native, native_handle
+from pushforward._ops.run import RUN_KINDS, run_chunk
 
 if TYPE_CHECKING:
     from pushforward.targets import NativeTarget
@@ -70,24 +73,23 @@ def langevin_run_(
         True
 
     """
+    if is_plain(x, step_size, beta, (n_steps, seed, first_step, chain_offset, n_nonfinite)):
+        handle = native_handle(target, x)
+        counts = None  # on a CPU what nobody asks for is counted nowhere
+        if n_nonfinite is not None or not x.is_cpu:
+            counts = (_zeros(x) if n_nonfinite is None else n_nonfinite, None, None, None)
+        _native.run(
+            RUN_KINDS["langevin"], x, handle, {"step_size": step_size, "beta": beta}, seed,
+            first_step, n_steps, chain_offset, 0, 1, None, None, counts, None, threads(),
+        )  # fmt: skip
+        return changed(x)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(langevin_run_, "n_nonfinite")(**locals())
     must_be_native(target)
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         check_tensor(x, "x")
     if n_nonfinite is None:
-        n_nonfinite = torch.zeros(x.shape[:1], dtype=torch.int64, device=x.device)
-    if is_plain(x, step_size, beta):
-        run_chunk(
-            "langevin",
-            x,
-            target.native(x),
-            {"step_size": step_size, "beta": beta},
-            seed=seed,
-            first_step=first_step,
-            n_steps=n_steps,
-            chain_offset=chain_offset,
-            counts=(n_nonfinite, None, None, None),
-        )
-        return changed(x)
+        n_nonfinite = _zeros(x)
     no_grad_in_place("langevin_run", x)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
@@ -107,6 +109,11 @@ def langevin_run_(
         n_nonfinite,
     )
     return x
+
+
+def _zeros(x: Tensor) -> Tensor:
+    """Return a count of zero for each chain."""
+    return torch.zeros(x.shape[:1], dtype=torch.int64, device=x.device)
 
 
 library.define(

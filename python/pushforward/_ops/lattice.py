@@ -16,6 +16,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
+    a_chain,
     changed,
     check_device,
     gradient_of,
@@ -23,7 +24,9 @@ from pushforward._ops.arguments import (
     is_plain,
     library,
     like,
+    moments_of,
     no_grad_in_place,
+    parts_of,
     threads,
 )
 
@@ -45,6 +48,8 @@ def parameter(value: Tensor | float, x: Tensor, name: str) -> Tensor:
     """Return ``value`` as the float64 tensor on the device of ``x`` that the lattice ops take."""
     check_device(x.device, "x")
     if isinstance(value, Tensor):
+        if _is_parameter(value, x):
+            return value
         if value.is_complex() or value.dtype == torch.bool or value.layout != torch.strided:
             raise TypeError(f"{name}: expected real numbers, got {value.dtype}")
         check_device(value.device, name)
@@ -56,6 +61,12 @@ def parameter(value: Tensor | float, x: Tensor, name: str) -> Tensor:
         return torch.full((), float(value), dtype=torch.float64, device=x.device)
     except OverflowError:
         raise ValueError(f"{name}: expected a finite number, got {value}") from None
+
+
+def _is_parameter(value: Tensor, x: Tensor) -> bool:
+    if value.dtype is not torch.float64 or value.device != x.device:
+        return False
+    return value.layout is torch.strided and value.is_contiguous() and not value.requires_grad
 
 
 def ising_sweeps(
@@ -75,15 +86,14 @@ def ising_sweeps(
     """Take ``n_steps`` checkerboard sweeps of the Ising model in place.
 
     ``no_field`` says that every field is zero, which spares comparisons. The streaming sums
-    ``moments``, whose shift is a state, take every sweep after ``steps_done`` recorded ones; they
-    are no part of the registered op.
+    ``moments``, whose shift is a state, take every sweep after ``steps_done`` recorded ones.
     """
+    run = (temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
+    if is_plain(x):
+        _sweep(x, run, moments, steps_done)
+        return
     no_grad_in_place("ising_sweeps", x)
-    run = (x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
-    if moments is not None or is_plain(x):
-        _ising_sweeps(*run, moments, steps_done)
-    else:
-        torch.ops.pushforward.ising_sweeps_(*run)
+    torch.ops.pushforward.ising_sweeps_(x, *run, *parts_of(moments), steps_done)
 
 
 def ising_clusters(
@@ -98,8 +108,10 @@ def ising_clusters(
     chain_offset: int,
 ) -> None:
     """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters."""
-    no_grad_in_place("ising_clusters", x)
-    op = _ising_clusters if is_plain(x) else torch.ops.pushforward.ising_clusters_
+    op = _ising_clusters
+    if not is_plain(x):
+        no_grad_in_place("ising_clusters", x)
+        op = torch.ops.pushforward.ising_clusters_
     op(x, temperature, field, wolff, seed, first_step, n_steps, chain_offset)
 
 
@@ -147,20 +159,24 @@ def phi4_run(
         n_nonfinite: int64 ``(n_lattices,)``, incremented where a step is not finite, which is not
             taken.
         n_divergent: likewise where a trajectory's energy grows by more than 1000.
-        moments: streaming sums, added to; no part of the registered op.
+        moments: streaming sums, added to.
         steps_done: steps recorded before this call.
 
     """
-    no_grad_in_place("phi4_run", x)
-    h = parameter(step_size, x, "width" if move == "metropolis" else "step_size")
+    plain, h = is_plain(x), step_size
+    if not plain:
+        no_grad_in_place("phi4_run", x)
+    if not plain or type(h) is not float:  # a float is the native module's to check
+        h = parameter(h, x, "width" if move == "metropolis" else "step_size")
     run = (
-        x, _MOVES[move], *parameters.tensors(), h, n_leapfrog, seed, first_step, n_steps,
-        chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, jitter,
+        _MOVES[move], parameters.kappa, parameters.lam, parameters.field, h, n_leapfrog, seed,
+        first_step, n_steps, chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent,
+        jitter,
     )  # fmt: skip
-    if moments is not None or is_plain(x):
-        _phi4_run(*run, moments, steps_done)
+    if plain:
+        _run_phi4(x, run, moments, steps_done)
     else:
-        torch.ops.pushforward.phi4_run_(*run)
+        torch.ops.pushforward.phi4_run_(x, *run, *parts_of(moments), steps_done)
 
 
 def phi4_log_density(x: Tensor, parameters: Phi4Parameters) -> Tensor:
@@ -223,9 +239,15 @@ def _workspace(
 
 _STEPS = "SymInt seed, SymInt first_step, SymInt n_steps, SymInt chain_offset"
 _COUPLINGS = "Tensor kappa, Tensor lam, Tensor field"
+_SUMS = (
+    "Tensor? shift=None, Tensor(w!)? sum=None, Tensor(x!)? sum_of_squares=None, "
+    "Tensor(y!)? sum_at_batch=None, Tensor(z!)? batch_squares=None, SymInt batch=0, "
+    "SymInt steps_done=0"
+)
+_NO_SUMS: tuple[Any, ...] = (None, None, None, None, None, 0, 0)
 library.define(
     "ising_sweeps_(Tensor(a!) x, Tensor temperature, Tensor field, bool no_field, bool heat_bath, "
-    f"{_STEPS}) -> ()"
+    f"{_STEPS}, {_SUMS}) -> ()"
 )
 library.define(
     f"ising_clusters_(Tensor(a!) x, Tensor temperature, Tensor field, bool wolff, {_STEPS}) -> ()"
@@ -233,26 +255,25 @@ library.define(
 library.define(
     f"phi4_run_(Tensor(a!) x, int move, {_COUPLINGS}, Tensor step_size, SymInt n_leapfrog, "
     f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, Tensor(d!)? n_nonfinite, "
-    "Tensor(e!)? n_divergent=None, float jitter=0.0) -> ()"
+    f"Tensor(e!)? n_divergent=None, float jitter=0.0, {_SUMS}) -> ()"
 )
 library.define(f"phi4_log_density(Tensor x, {_COUPLINGS}) -> Tensor")
 library.define(f"phi4_score(Tensor x, {_COUPLINGS}) -> Tensor")
 
 
+def _split(arguments: tuple[Any, ...], n: int) -> tuple[tuple[Any, ...], Moments | None, int]:
+    """Return the first ``n`` arguments of an op, its streaming sums and the steps done."""
+    sums = (*arguments[n:], *_NO_SUMS[len(arguments) - n :])  # torch leaves defaults out
+    return arguments[:n], moments_of(*sums[:-1]), sums[-1]
+
+
 @implement("ising_sweeps_")
-def _ising_sweeps(
-    x: Tensor,
-    temperature: Tensor,
-    field: Tensor,
-    no_field: bool,
-    heat_bath: bool,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    moments: Moments | None = None,
-    steps_done: int = 0,
-) -> None:
+def _ising_sweeps(x: Tensor, *arguments: Any) -> None:
+    _sweep(x, *_split(arguments, 8))
+
+
+def _sweep(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int) -> None:
+    temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset = run
     check_device(x.device, "x")
     memory = _spin_workspace(x, no_field, heat_bath, moments is not None)
     _native.ising(
@@ -283,53 +304,45 @@ def _ising_clusters(
 
 
 @implement("phi4_run_")
-def _phi4_run(
-    x: Tensor,
-    move: int,
-    kappa: Tensor,
-    lam: Tensor,
-    field: Tensor,
-    step_size: Tensor,
-    n_leapfrog: int,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
-    accepted: Tensor | None,
-    accepted_squares: Tensor | None,
-    n_nonfinite: Tensor | None,
-    n_divergent: Tensor | None = None,
-    jitter: float = 0.0,
-    moments: Moments | None = None,
-    steps_done: int = 0,
-) -> None:
-    # What is on a GPU is not looked at: that would wait for it.
-    on_cpu = step_size.device.type == "cpu"
-    if on_cpu and not bool((step_size.isfinite() & (step_size > 0)).all()):
-        name = "width" if move == _MOVES["metropolis"] else "step_size"
-        raise ValueError(f"{name}: expected positive finite values, got {step_size}")
+def _phi4_run(x: Tensor, *arguments: Any) -> None:
+    _run_phi4(x, *_split((*arguments, *(None, 0.0)[len(arguments) - 13 :]), 15))
+
+
+def _run_phi4(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int) -> None:
+    check_device(x.device, "x")
+    memory = _phi4_workspace(x)
+    (
+        move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps, chain_offset,
+        accepted, accepted_squares, n_nonfinite, n_divergent, jitter,
+    ) = run  # fmt: skip
     _native.phi4_run(
         x, move, kappa, lam, field, step_size, n_leapfrog, jitter, seed, first_step, n_steps,
         chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, moments, steps_done,
-        _phi4_workspace(x), threads(),
+        memory, threads(),
     )  # fmt: skip
     changed(x)
 
 
 @implement("phi4_log_density")
 def _phi4_log_density(x: Tensor, kappa: Tensor, lam: Tensor, field: Tensor) -> Tensor:
-    check_device(x.device, "x")
-    value = x.new_empty(x.shape[:1])
-    _native.phi4_evaluate(x, kappa, lam, field, value, None, _phi4_workspace(x), threads())
+    value = a_chain(x)
+    _evaluate_phi4(x, (kappa, lam, field), value, None)
     return value
 
 
 @implement("phi4_score")
 def _phi4_score(x: Tensor, kappa: Tensor, lam: Tensor, field: Tensor) -> Tensor:
-    check_device(x.device, "x")
     score = like(x)
-    _native.phi4_evaluate(x, kappa, lam, field, None, score, _phi4_workspace(x), threads())
+    _evaluate_phi4(x, (kappa, lam, field), None, score)
     return score
+
+
+def _evaluate_phi4(
+    x: Tensor, couplings: tuple[Tensor, Tensor, Tensor], value: Tensor | None, score: Tensor | None
+) -> None:
+    check_device(x.device, "x")
+    memory = _phi4_workspace(x)
+    _native.phi4_evaluate(x, *couplings, value, score, memory, threads())
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

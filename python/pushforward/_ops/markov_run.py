@@ -15,12 +15,15 @@ from pushforward._ops.arguments import (
     check_tensor,
     coefficient,
     implement,
+    is_compiling,
     is_plain,
     library,
     no_grad_in_place,
+    threads,
 )
-from pushforward._ops.evaluate import TARGET, must_be_native
-from pushforward._ops.run import run_chunk
+from pushforward._ops.arrays import holds_array, takes_arrays
+from pushforward._ops.evaluate import TARGET, must_be_native, native_handle
+from pushforward._ops.run import RUN_KINDS, run_chunk
 
 if TYPE_CHECKING:
     from pushforward.targets import NativeTarget
@@ -37,6 +40,7 @@ _TAKES: dict[str, tuple[str, ...]] = {
     "nuts": ("step_size", "metric", "max_depth"),
 }
 _NEEDS = {"underdamped": ("step_size", "friction", "velocity")}
+_PROPOSALS = get_args(Proposal)
 
 
 def markov_run_(
@@ -109,41 +113,66 @@ def markov_run_(
         (True, True)
 
     """
-    must_be_native(target)
-    if not torch.compiler.is_compiling():
-        check_tensor(x, "x")
-    given: dict[str, Any] = {
-        "step_size": step_size, "beta": beta, "betas": betas, "friction": friction,
-        "velocity": velocity, "metric": metric, "proposal": proposal, "center": center,
-        "persistence": persistence, "n_leapfrog": n_leapfrog, "jitter": jitter,
-        "max_depth": max_depth,
-    }  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
+    if is_plain(
+        x, (seed, first_step, n_steps, chain_offset), step_size, beta, betas, friction, velocity,
+        metric, center, persistence, n_leapfrog, jitter, max_depth,
+    ):  # fmt: skip
+        handle = native_handle(target, x)
+    elif not is_compiling() and holds_array(locals()):
+        return takes_arrays(markov_run_, "velocity")(**locals())
+    else:
+        handle = None
+        must_be_native(target)
+        if not is_compiling():
+            check_tensor(x, "x")
+    given: dict[str, Any] = {}
+    if step_size is not None:
+        given["step_size"] = step_size
+    if beta is not None:
+        given["beta"] = beta
+    if betas is not None:
+        given["betas"] = betas
+    if friction is not None:
+        given["friction"] = friction
+    if velocity is not None:
+        given["velocity"] = velocity
+    if metric is not None:
+        given["metric"] = metric
+    if proposal is not None:
+        given["proposal"] = proposal
+    if center is not None:
+        given["center"] = center
+    if persistence is not None:
+        given["persistence"] = persistence
+    if n_leapfrog is not None:
+        given["n_leapfrog"] = n_leapfrog
+    if jitter is not None:
+        given["jitter"] = jitter
+    if max_depth is not None:
+        given["max_depth"] = max_depth
     _check(move, given)
+    if proposal is not None:
+        given["proposal"] = _PROPOSALS.index(proposal)
+    if metric is not None and isinstance(metric, Tensor) and metric.ndim == 2:
+        given["metric_transposed"] = metric.mT.contiguous()
+    if handle is not None:
+        if counts is None and not x.is_cpu:  # on a CPU what nobody asks for is counted nowhere
+            counts = Counts.zeros(len(x), x.device)
+        _native.run(
+            RUN_KINDS[move], x, handle, given, seed, first_step, n_steps, chain_offset, 0, 1, None,
+            None, None if counts is None else counts.tensors(), None, threads(),
+        )  # fmt: skip
+        return _told(x, velocity)
     if counts is None:
         counts = Counts.zeros(len(x), x.device)
-    if "proposal" in given:
-        given["proposal"] = get_args(Proposal).index(proposal)
-    if isinstance(metric, Tensor) and metric.ndim == 2:
-        given["metric_transposed"] = metric.mT.contiguous()
-    tensors = [v for v in given.values() if isinstance(v, Tensor)]
-    where: dict[str, Any] = {
-        "seed": seed,
-        "first_step": first_step,
-        "n_steps": n_steps,
-        "chain_offset": chain_offset,
-    }
-    if is_plain(x, *tensors):
-        run_chunk(move, x, target.native(x), given, counts=counts.tensors(), **where)
-        return _told(x, velocity)
-    no_grad_in_place("markov_run", x, *tensors)
+    no_grad_in_place("markov_run", x, *given.values())
     for name in ("step_size", "beta", "friction"):
         if name in given:
             given[name] = coefficient(given[name], x, name)
     kind, dim, k, parameters, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.markov_run_(
         x, parameters, kind, dim, k, scalars, move, *(given.get(name) for name in _PARAMETERS),
-        *where.values(), *counts.tensors(),
+        seed, first_step, n_steps, chain_offset, *counts.tensors(),
     )  # fmt: skip
     return x
 
@@ -151,14 +180,13 @@ def markov_run_(
 def _check(move: str, given: dict[str, Any]) -> None:
     if move not in _TAKES:
         raise ValueError(f"move: expected one of {', '.join(_TAKES)}, got {move!r}")
+    takes = _TAKES[move]
     for name in given:
-        if name not in _TAKES[move]:
+        if name not in takes:
             raise ValueError(f"{name}: expected None, since {move} does not take it")
-    proposal = given.get("proposal", "symmetric")
-    if proposal not in get_args(Proposal):
-        raise ValueError(
-            f"proposal: expected one of {', '.join(get_args(Proposal))}, got {proposal!r}"
-        )
+    proposal = given.get("proposal")
+    if proposal is not None and proposal not in _PROPOSALS:
+        raise ValueError(f"proposal: expected one of {', '.join(_PROPOSALS)}, got {proposal!r}")
     needed = _NEEDS.get(move, ("step_size",))
     if proposal == "autoregressive":
         needed = ("metric", "center", "persistence")
@@ -170,7 +198,9 @@ def _check(move: str, given: dict[str, Any]) -> None:
         if name not in given:
             raise ValueError(f"{name}: expected a value, which {move} needs here, got None")
     for name, least in (("persistence", "-1 <"), ("jitter", "0 <=")):
-        value = given.get(name, 0.0)
+        if name not in given:
+            continue
+        value = given[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
         if not (-1 < value < 1 if name == "persistence" else 0 <= value < 1):
@@ -178,9 +208,7 @@ def _check(move: str, given: dict[str, Any]) -> None:
 
 
 def _told(x: Tensor, velocity: Tensor | None) -> Tensor:
-    if velocity is not None:
-        changed(velocity)
-    return changed(x)
+    return changed(x) if velocity is None else changed(x, velocity)
 
 
 _PARAMETERS = {

@@ -11,11 +11,14 @@ from pushforward._ops.arguments import (
     Moments,
     changed,
     implement,
+    is_compiling,
     is_plain,
     library,
+    moments_of,
     no_grad_in_place,
     threads,
 )
+from pushforward._ops.arrays import holds_array, takes_arrays
 
 
 def commit_(
@@ -43,9 +46,11 @@ def commit_(
     """
     if moments is not None and not (isinstance(moments, tuple) and len(moments) == 3):
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
-    if is_plain(x, proposed):
+    if is_plain(x, proposed, (n_nonfinite,), moments):
         _native.commit(x, proposed, n_nonfinite, moments, threads())
         return changed(x)
+    if not is_compiling() and holds_array(locals()):
+        return takes_arrays(commit_, "n_nonfinite")(**locals())
     no_grad_in_place("commit", x)
     shift, total, squares = moments if moments is not None else (None, None, None)
     torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
@@ -67,10 +72,7 @@ def _commit_cpu(
     total: Tensor | None,
     squares: Tensor | None,
 ) -> None:
-    moments = None
-    if shift is not None and total is not None and squares is not None:
-        moments = (shift, total, squares)
-    _native.commit(x, proposed, n_nonfinite, moments, threads())
+    _native.commit(x, proposed, n_nonfinite, moments_of(shift, total, squares), threads())
     changed(x)
 
 
@@ -78,7 +80,30 @@ def pooled_moments(
     x: Tensor, n_steps: int, n_left_out: Tensor, moments: Moments
 ) -> tuple[Tensor, Tensor]:
     """Return mean and variance over all chains and steps, float64, shape ``event`` each."""
-    mean = torch.empty(x.shape[1:], dtype=torch.float64, device=x.device)
-    var = torch.empty_like(mean)
-    _native.pool(x, n_steps, n_left_out, moments, mean, var, threads())
+    shift, total, squares = moments[:3]
+    if is_plain(x):
+        return _pooled_moments(x, n_steps, n_left_out, shift, total, squares)
+    return torch.ops.pushforward.pooled_moments(
+        x.detach(), n_steps, n_left_out, shift, total, squares
+    )
+
+
+library.define(
+    "pooled_moments(Tensor x, SymInt n_steps, Tensor n_left_out, Tensor shift, Tensor sum, "
+    "Tensor sum_of_squares) -> (Tensor, Tensor)"
+)
+
+
+@implement("pooled_moments")
+def _pooled_moments(
+    x: Tensor, n_steps: int, n_left_out: Tensor, shift: Tensor, total: Tensor, squares: Tensor
+) -> tuple[Tensor, Tensor]:
+    mean, var = _pooled_moments_fake(x)
+    _native.pool(x, n_steps, n_left_out, (shift, total, squares), mean, var, threads())
     return mean, var
+
+
+@torch.library.register_fake("pushforward::pooled_moments", lib=library)
+def _pooled_moments_fake(x: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    mean = torch.empty(x.shape[1:], dtype=torch.float64, device=x.device)
+    return mean, torch.empty_like(mean)

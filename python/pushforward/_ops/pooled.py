@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
-from pushforward._ops.arguments import changed, threads
+from pushforward._ops.arguments import (
+    changed,
+    implement,
+    is_plain,
+    library,
+    no_grad_in_place,
+    threads,
+)
 
 __all__ = ["SKETCH_BINS", "Products", "add_chain_sums_", "count_in_bins_", "width_of"]
 
 Products = Literal["none", "squares", "all"]
-_KINDS = ("none", "squares", "all")
+_KINDS: tuple[Products, ...] = ("none", "squares", "all")
 SKETCH_BINS = _native.sketch_bins
 
 
@@ -49,13 +56,34 @@ def add_chain_sums_(
         ``total``.
 
     """
-    dim = math.prod(x.shape[2:])
-    if shift is None:
-        shift = torch.zeros(dim, dtype=torch.float64, device=x.device)
-    of_states = torch.empty((len(x), width_of(dim, products)), dtype=torch.float64, device=x.device)
     kind = _KINDS.index(products)
-    _native.pooled(x, shift, kind, chain_offset, of_states, total, threads())
-    return changed(total)
+    if is_plain(total, x, shift):
+        _add_chain_sums_(total, x, shift, kind, chain_offset)
+    else:
+        no_grad_in_place("add_chain_sums", total)
+        torch.ops.pushforward.add_chain_sums_(total, x.detach(), shift, kind, chain_offset)
+    return total
+
+
+library.define(
+    "add_chain_sums_(Tensor(a!) total, Tensor x, Tensor? shift, int products, "
+    "SymInt chain_offset) -> ()"
+)
+
+
+@implement("add_chain_sums_")
+def _add_chain_sums_(
+    total: Tensor, x: Tensor, shift: Tensor | None, products: int, chain_offset: int
+) -> None:
+    of_states = None
+    if not x.is_cpu:  # a CPU's memory is the native module's to get
+        dim = math.prod(x.shape[2:])
+        if shift is None:
+            shift = torch.zeros(dim, dtype=torch.float64, device=x.device)
+        width = width_of(dim, _KINDS[products])
+        of_states = torch.empty((len(x), width), dtype=torch.float64, device=x.device)
+    _native.pooled(x, shift, products, chain_offset, of_states, total, threads())
+    changed(total)
 
 
 def count_in_bins_(
@@ -80,6 +108,23 @@ def count_in_bins_(
         ``counts``.
 
     """
+    if is_plain(counts, extremes, x, centre, inverse_scale):
+        _count_in_bins_(counts, extremes, x, centre, inverse_scale)
+    else:
+        given = (t.detach() for t in (x, centre, inverse_scale))
+        torch.ops.pushforward.count_in_bins_(counts, extremes, *given)
+    return counts
+
+
+library.define(
+    "count_in_bins_(Tensor(a!) counts, Tensor(b!) extremes, Tensor x, Tensor centre, "
+    "Tensor inverse_scale) -> ()"
+)
+
+
+@implement("count_in_bins_")
+def _count_in_bins_(
+    counts: Tensor, extremes: Tensor, x: Tensor, centre: Tensor, inverse_scale: Tensor
+) -> None:
     _native.sketch(x, centre, inverse_scale, counts, extremes, threads())
-    changed(extremes)
-    return changed(counts)
+    changed(counts, extremes)
