@@ -332,7 +332,9 @@ def test_variance_statistic_is_standard_normal_at_the_median() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "only"), [("noise", "uniform"), ("langevin", "overhead")])
+@pytest.mark.parametrize(
+    ("script", "only"), [("noise", "uniform"), ("langevin", "overhead"), ("ops", "call")]
+)
 def test_quick_benchmark_runs(script: str, only: str) -> None:
     command = [sys.executable, f"bench_{script}.py", "--quick", "--rounds", "1", "--only", only]
     done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=300)
