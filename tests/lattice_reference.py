@@ -158,3 +158,9 @@ def enumerate_ising(shape, temperature, field=0.0):
 def workspace(x, bytes_a_lattice, *, in_shared, large=False):
     """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
     return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
+
+
+def bring_workspaces(monkeypatch, ops, made=workspace):
+    """Let the ops of lattices bring a workspace on the CPU too: the emulator's kernels take it."""
+    monkeypatch.setattr(ops, "_needs_memory", lambda x: True)
+    monkeypatch.setattr(ops, "_workspace", made)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import ising_sweep, swendsen_wang, wolff, workspace
+from lattice_reference import bring_workspaces, ising_sweep, swendsen_wang, wolff, workspace
 from pushforward._ops import lattice as ops
 from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
 
@@ -30,7 +30,7 @@ SHAPES = [
 @pytest.fixture(autouse=True)
 def _bring_workspace(monkeypatch):
     # Where PF_EMULATOR_SHARED says so, lattices live in it; a CPU's kernels ignore it.
-    monkeypatch.setattr(ops, "_workspace", workspace)
+    bring_workspaces(monkeypatch, ops)
 
 
 def start(n, shape, seed=1):
@@ -237,7 +237,7 @@ def test_a_workspace_of_another_size_is_refused(monkeypatch):
         def other(x, bytes_a_lattice, *, missing=missing, **more):
             return workspace(x, bytes_a_lattice - missing, **more)
 
-        monkeypatch.setattr(ops, "_workspace", other)
+        bring_workspaces(monkeypatch, ops, other)
         with pytest.raises(ValueError, match=r"^workspace"):
             sweeps(start(3, (4, 34)), law, Metropolis())
 

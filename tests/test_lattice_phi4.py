@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import words, workspace
+from lattice_reference import bring_workspaces, words
 from pushforward._ops import lattice as ops
 from pushforward.lattice import Metropolis, Phi4
 
@@ -264,7 +264,7 @@ def test_words_of_the_reference_are_the_noise():
 
 
 def test_a_field_too_large_for_shared_memory(monkeypatch):
-    monkeypatch.setattr(ops, "_workspace", workspace)
+    bring_workspaces(monkeypatch, ops)
     shape, h = (180, 190), 0.01
     law, x = law_of(shape), start(shape, torch.float64)
     xi = noise(law, x, "proposal", 0)

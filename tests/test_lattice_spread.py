@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import workspace
+from lattice_reference import bring_workspaces
 from pushforward._ops import lattice as ops
 from pushforward._ops.arguments import BatchMoments
 
@@ -39,7 +39,7 @@ DIGESTS = {
 
 @pytest.fixture(autouse=True)
 def _given_a_workspace(monkeypatch):
-    monkeypatch.setattr(ops, "_workspace", workspace)
+    bring_workspaces(monkeypatch, ops)
 
 
 def start(n, shape, dtype=torch.float32):

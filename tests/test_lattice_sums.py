@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import workspace
+from lattice_reference import bring_workspaces
 from pushforward import _ops
 from pushforward._ops import lattice as ops
 from pushforward._ops.arguments import BatchMoments
@@ -18,7 +18,7 @@ RUN = {"seed": 5, "chain_offset": 2}
 @pytest.fixture(autouse=True)
 def _bring_workspace(monkeypatch):
     # Where PF_EMULATOR_SHARED says so, lattices live in it; a CPU's kernels ignore it.
-    monkeypatch.setattr(ops, "_workspace", workspace)
+    bring_workspaces(monkeypatch, ops)
 
 
 def begun(x, shift, batch):

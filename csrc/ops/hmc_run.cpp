@@ -91,12 +91,13 @@ class HmcMove {
   }
   PF_HD void kick_momentum(Real step_size) {
     Real* r = rows_[kMomentum];
-    metric_.each_pulled(rows_[kNextScore], rows_[kTurned], dim_,
-                        [&](int64_t i, Real pulled) { r[i] = kick(r[i], pulled, step_size); });
+    metric_.each_pulled(
+        rows_[kNextScore], rows_[kTurned], dim_,
+        [&](int64_t i, const Real& pulled) { r[i] = kick(r[i], pulled, step_size); });
   }
   PF_HD void drift_position() {
     Real* proposed = rows_[kProposed];
-    metric_.each_pushed(rows_[kMomentum], rows_[kTurned], dim_, [&](int64_t i, Real pushed) {
+    metric_.each_pushed(rows_[kMomentum], rows_[kTurned], dim_, [&](int64_t i, const Real& pushed) {
       proposed[i] = drift(proposed[i], pushed, step_size_);
     });
   }

@@ -172,8 +172,9 @@ class NutsMove {
     if (!at_start) {
       kick_momentum();
       const Real step_size = half_step_ + half_step_;
-      metric_.each_pushed(rows_[kMomentum], rows_[kTurned], dim_,
-                          [&](int64_t i, Real pushed) { at[i] = drift(at[i], pushed, step_size); });
+      metric_.each_pushed(
+          rows_[kMomentum], rows_[kTurned], dim_,
+          [&](int64_t i, const Real& pushed) { at[i] = drift(at[i], pushed, step_size); });
     }
     const Real value = evaluate_at(target_, at_start ? rows_[kX] : at,
                                    at_start ? rows_[kScore] : score, rows_[kWork], dim_, true);

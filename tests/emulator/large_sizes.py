@@ -20,7 +20,7 @@ from pushforward._ops import lattice as lattice_ops
 from pushforward._ops.lattice import ising_sweeps, phi4_run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lattice_reference import neighbours, threshold, words
+from lattice_reference import bring_workspaces, neighbours, threshold, words
 
 N = 2**31
 LAST = 8
@@ -154,9 +154,9 @@ def heat_bath(x, offset):
 @pytest.fixture
 def _in_workspace(monkeypatch):
     monkeypatch.setenv("PF_EMULATOR_SHARED", "16")
-    monkeypatch.setattr(
+    bring_workspaces(
+        monkeypatch,
         lattice_ops,
-        "_workspace",
         lambda x, needed, **_: sparse(len(x) * needed, dtype=torch.uint8),
     )
 

@@ -202,7 +202,7 @@ _LARGE_SPIN_WORDS = 2048  # kLargeSpinWords of csrc/backend/cuda_spins.cuh
 
 def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> Tensor | None:
     dims = x.ndim - 1
-    if dims < 1 or x.shape[-1] == 0:  # which the native module refuses
+    if not _needs_memory(x) or dims < 1 or x.shape[-1] == 0:  # the native module refuses the last
         return None
     words = x.shape[1:-1].numel() * -(-x.shape[-1] // 32)
     planes = 2 + (dims + heat_bath if no_field else 2 * dims + 1) + 8 * sums
@@ -211,13 +211,18 @@ def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> T
 
 
 def _phi4_workspace(x: Tensor) -> Tensor | None:
-    if x.ndim < 2 or x.shape[-1] == 0:  # which the native module refuses
+    if not _needs_memory(x) or x.ndim < 2 or x.shape[-1] == 0:
         return None
     sites = x.shape[1:].numel()
     needed = 4 * sites * x.element_size() + sites // x.shape[-1] * 16 + 32
     # What a block's 1024 threads draw at most is there too, and from 2^14 sites on more than any
     # GPU has: such a lattice is spread over many blocks where there are few of them.
     return _workspace(x, needed, in_shared=needed + 1024 * 16)
+
+
+def _needs_memory(x: Tensor) -> bool:
+    """Whether there are kernels that may need a workspace: a CPU's do not."""
+    return x.device.type != "cpu"
 
 
 def _workspace(
@@ -228,7 +233,7 @@ def _workspace(
     ``in_shared`` is no less than what a lattice takes there. Where they are ``large`` and fewer
     than the GPU has multiprocessors, they are not left to a block each.
     """
-    if x.device.type == "cpu":
+    if not _needs_memory(x):
         return None
     gpu = torch.cuda.get_device_properties(x.device)
     fits = in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0)
