@@ -84,7 +84,10 @@ def one_call(n: int = 16) -> Case:
             states += result if isinstance(result, tuple) else [result]
         return max(seconds), tuple(states)
 
-    each = [Contender(f"`{name}`", partial(many, op), CALLS, finite) for name, op in ops.items()]
+    each = [
+        Contender(f"`{name}`", partial(many, op), CALLS, finite, role="part")
+        for name, op in ops.items()
+    ]
     return Case(
         claim=f"one call of any op of `pf.ops`, {n} x 2 in memory, Python floats",
         unit="calls",
@@ -95,7 +98,8 @@ def one_call(n: int = 16) -> Case:
         limit=CALL_LIMIT,
         rounds_factor=4,
         note=f"A time is the mean of {CALLS} calls in a row, the Python loop included; that of "
-        "pushforward is the largest of a pass over all ops, those of the ops stand below it.",
+        "pushforward is the largest of a pass over all ops, each of which stands below it. The gate "
+        "asks for finite numbers; the laws of single steps are the test suite's.",
     )
 
 

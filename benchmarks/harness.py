@@ -31,7 +31,7 @@ SHORT = 0.05
 """Seconds below which a call is made untimed before the timed one."""
 
 RESULTS = Path(__file__).parent / "results"
-Role = Literal["ours", "peer", "ceiling"]
+Role = Literal["ours", "part", "peer", "ceiling"]
 Round = Mapping[str, float]
 Item = TypeVar("Item")
 
@@ -48,7 +48,9 @@ class Contender:
     call: Callable[[], Any]  # what is timed; returns its samples
     units: float  # how many of the case's units one call does
     gate: Callable[[Any, int], None]  # of the samples and the number of calls so far: GateError
-    role: Role = "peer"  # "ours" once a case; a "ceiling" bounds it and is no competitor
+    role: Role = (
+        "peer"  # "ours" once a case, of which a "part" may stand apart; a "ceiling" bounds it
+    )
     bar: float | None = None  # the least ratio that ours must reach against this peer
     prepare: Callable[[], Any] | None = None  # before each call, not timed
     times_itself: bool = False  # whether ``call`` returns (seconds, samples)

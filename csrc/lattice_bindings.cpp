@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lattices at the border to Python: shapes and parameters of every lattice are
-// checked here.
+// Lattices at the border to Python: shapes and parameters of every lattice are checked here.
 #include <cmath>
 #include <optional>
 #include <string>
@@ -123,8 +122,7 @@ struct SpinArguments {
   }
 };
 
-// What a GPU's kernels work in where a lattice does not fit its shared memory:
-// see ops.hpp.
+// What a GPU's kernels work in where a lattice does not fit its shared memory: see ops.hpp.
 struct Workspace {
   std::optional<TensorView> tensor;
   void* data = nullptr;

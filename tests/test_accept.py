@@ -133,3 +133,37 @@ def test_autograd_is_told():
     assert torch.equal(x, y)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_all_that_is_written_has_another_version():
+    counts, bad, n = pf.ops.Counts.zeros(3), torch.zeros(3, dtype=torch.int64), 3
+    x, value, doubles = torch.zeros(n, 2), torch.zeros(n), torch.zeros(n, 2).double()
+    sums = (x.clone(), doubles.clone(), doubles.clone())
+    law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+    run = {"step_size": 0.1, "n_steps": 1, "seed": 0}
+    writes = {
+        "accept_": (lambda: pf.ops.accept_(x, x + 1, value, value + 1, seed=0, step=0, counts=counts, moments=sums), (x, value, *counts.tensors(), *sums[1:])),
+        "commit_": (lambda: pf.ops.commit_(x, x + 1, bad, sums), (x, bad, *sums[1:])),
+        "langevin_run_": (lambda: pf.ops.langevin_run_(x, law, n_nonfinite=bad, **run), (x, bad)),
+        "markov_run_": (lambda: pf.ops.markov_run_(x, law, "mala", counts=counts, **run), (x, *counts.tensors())),
+    }  # fmt: skip
+    for name, (write, written) in writes.items():
+        before = [t._version for t in written]
+        write()
+        assert all(t._version > v for t, v in zip(written, before, strict=True)), name
+    assert sums[0]._version == 0  # the shift is read
+
+
+def test_counts_are_counts():
+    law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+    with pytest.raises(TypeError, match="counts"):
+        pf.ops.markov_run_(
+            torch.zeros(3, 2), law, "mala", step_size=0.1, n_steps=1, seed=0, counts=()
+        )
+
+
+def test_incomplete_sums_are_refused():
+    x, counts = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
+    sums = torch.zeros(3, 2).double()
+    with pytest.raises(ValueError, match="moments"):
+        torch.ops.pushforward.commit_(x, x + 1, counts, None, sums, sums.clone())

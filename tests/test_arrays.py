@@ -290,3 +290,30 @@ def test_noise_into_an_array(draw):
         draw(4, 7, seed=1, out=out)
     with pytest.raises(ValueError, match="out: expected shape"):
         draw(4, 8, seed=1, out=np.empty((4, 7)))
+
+
+def test_arrays_where_none_are_taken_are_named():
+    x, law = np.zeros((3, 2), dtype=np.float32), pf.targets.Ring()
+    y = torch.zeros(3, 2)
+    with pytest.raises(TypeError, match="step_size"):
+        pf.ops.langevin_(y, -y, step_size=(np.array(0.1),), seed=0, step=0)
+    with pytest.raises(TypeError, match="x"):
+        pf.ops.log_density((x,), law)
+
+
+def test_modes_that_look_at_ops_see_them():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def step(x):
+        return pf.ops.langevin(x, -x, step_size=0.1, seed=0, step=0)
+
+    x = torch.ones(3, 2)
+    assert torch.equal(make_fx(step)(x)(x), step(x))
+
+
+def test_sums_have_no_derivative_under_transforms():
+    def summed(x):
+        return pf._ops.add_chain_sums_(torch.zeros(2).double(), x[None]).sum()
+
+    with pytest.raises(ValueError, match=r"torch\.func"):
+        torch.func.grad(summed)(torch.ones(3, 2))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Phi^4 fields that a GPU spreads over blocks of threads: the numbers of every other way.
 
-On a CPU the digests are those of ordinary calls. The emulator and a GPU are held to them with so
-little shared memory that no field fits (test_suite_on_emulator.py).
+On a CPU the digests are those of ordinary calls. The emulator is held to them with so little shared
+memory that no field fits (test_suite_on_emulator.py); a GPU, with larger fields, to the CPU
+(gpu/test_cuda.py).
 """
 
 import hashlib

@@ -314,6 +314,8 @@ def test_far_points_keep_a_score():
         (lambda t: t.Energy(torch.sum, beta=True), TypeError, "beta"),
         (lambda t: t.Energy(torch.sum, beta=0.0), ValueError, "beta"),
         (lambda t: t.Energy(torch.sum, beta=math.nan), ValueError, "beta"),
+        (lambda t: t.Energy(torch.sum, beta=1e-50), ValueError, "beta"),
+        (lambda t: t.Energy(torch.sum, beta=10**400), ValueError, "beta"),
         (lambda t: t.as_target(3), TypeError, "target"),
         (lambda t: t.Ring().log_density(torch.zeros(3)), ValueError, "x"),
         (lambda t: t.Ring().score(torch.zeros(3, 3)), ValueError, "x"),

@@ -231,14 +231,15 @@ class FieldLattice {
     if (kShared || crew_.n_blocks == 1) return any;
     // One flag is set and read, while the next is made ready: it was last read before the barrier
     // before this one. The third may still be read by others.
+    const int following = flag_ == 2 ? 0 : flag_ + 1;
     if (thread_in_block() == 0) {
       uint32_t* flags = crew_.words + 1;
-      if (any) write_now(flags + n_flags_ % 3, 1);
-      if (crew_.block == 0) write_now(flags + (n_flags_ + 1) % 3, 0);
+      if (any) write_now(flags + flag_, 1);
+      if (crew_.block == 0) write_now(flags + following, 0);
       meet();
-      any = read_now(flags + n_flags_ % 3) != 0;
+      any = read_now(flags + flag_) != 0;
     }
-    ++n_flags_;
+    flag_ = following;
     return sync_block_any(any);
   }
   PF_HD void meet() const {
@@ -251,7 +252,8 @@ class FieldLattice {
   int begin_, end_, first_row_, first_column_;  // of the warp, and where its lane begins
   double *total_, *row_sums_;
   T* arrays_;
-  mutable uint32_t n_sums_ = 0, n_flags_ = 0;
+  mutable uint32_t n_sums_ = 0;
+  mutable int flag_ = 0;  // of three, in turn
 };
 
 // Threads of a block: no more than have the registers that they need.

@@ -6,7 +6,8 @@ target. Both read the same noise, so they agree number for number. ``accept_`` i
 any Metropolis-Hastings step, ``markov_run_`` many steps of any kernel.
 
 States may also be arrays of NumPy, CuPy, JAX or any other library that speaks DLPack: their memory
-is used without a copy, and results come back as the same kind of array.
+is used without a copy, and results come back as the same kind of array. What ``torch.compile``
+makes takes tensors.
 
 Example:
     >>> import numpy as np, pushforward as pf

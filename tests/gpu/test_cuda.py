@@ -59,6 +59,46 @@ def test_clusters(device, shape, n_steps, field):
         assert same(got, expected)
 
 
+# Too large for the shared memory of a block, or large and few: spread over many blocks. Rows that
+# fill their words and rows that do not, a single row, more lattices than blocks run at once.
+SPREAD_FIELDS = [
+    ((100_000,), 1, torch.float32), ((140, 150), 1, torch.float64), ((150, 180), 3, torch.float32),
+    ((26, 28, 30), 3, torch.float32), ((12, 12, 12, 20), 1, torch.float64),
+    ((200, 180), 300, torch.float32),
+]  # fmt: skip
+FIELD_KERNELS = [
+    pf.Langevin(0.02), pf.MALA(0.02), pf.HMC(0.1, 3), pf.lattice.Metropolis(0.7),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "n", "dtype"), SPREAD_FIELDS, ids=str)
+@pytest.mark.parametrize("kernel", FIELD_KERNELS, ids=lambda k: type(k).__name__)
+@each_device
+def test_fields_of_many_blocks(device, kernel, shape, n, dtype):
+    n = min(n, 3) if device == "cpu" else n
+    law = pf.lattice.Phi4(shape, kappa=0.1 / len(shape), lam=torch.linspace(0.05, 0.2, n))
+    x = state(n, shape, dtype, 1)
+    more = {"n_steps": 5 if n < 100 else 2, "store": "stats", "seed": 3, "chain_offset": 5}
+    expected = pf.sample(law, kernel, x, **more)
+    got = pf.sample(law, kernel, x.to(device), **more)
+    assert same(got.x, expected.x)
+    assert same(got.mean, expected.mean)
+    assert same(got.var, expected.var)
+
+
+@pytest.mark.parametrize(("shape", "n"), [((300, 518), 1), ((30, 40, 70), 2), ((1024, 96), 3)])
+@pytest.mark.parametrize("kernel", [pf.lattice.Metropolis(), pf.lattice.HeatBath()], ids=str)
+@each_device
+def test_spins_of_many_blocks(device, kernel, shape, n):
+    law = pf.lattice.Ising(shape, temperature=torch.linspace(2.0, 3.0, n), field=0.1)
+    x = torch.where(state(n, shape, torch.float32, 1) > 0, 1, -1).to(torch.int8)
+    more = {"n_steps": 300, "store": "stats", "seed": 3}  # more than the counters hold
+    expected = pf.sample(law, kernel, x, **more)
+    got = pf.sample(law, kernel, x.to(device), **more)
+    assert same(got.x, expected.x)
+    assert same(got.mean, expected.mean)
+
+
 @pytest.mark.parametrize("n", [0, 1, 133])
 @each_device
 @each_dtype

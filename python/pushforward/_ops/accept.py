@@ -126,13 +126,12 @@ def accept_(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
         step_size, beta, (seed, step, chain_offset), moments,
     ):  # fmt: skip
+        counted = counts.tensors()
         _native.accept(
             x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-            step_size, beta, seed, step, chain_offset,
-            (counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares),
-            moments, threads(),
+            step_size, beta, seed, step, chain_offset, counted, moments, threads(),
         )  # fmt: skip
-        return _told(x, log_density, score)
+        return changed(x, log_density, score, *counted, moments=moments)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(accept_, "log_density", "score")(**locals())
     check_tensor(proposed, "proposed")
@@ -146,10 +145,6 @@ def accept_(
         *(moments or (None, None, None)),
     )  # fmt: skip
     return x
-
-
-def _told(x: Tensor, log_density: Tensor, score: Tensor | None) -> Tensor:
-    return changed(x, log_density) if score is None else changed(x, log_density, score)
 
 
 library.define(
@@ -189,4 +184,4 @@ def _accept_cpu(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
         step_size, beta, seed, step, chain_offset, counts, moments, threads(),
     )  # fmt: skip
-    _told(x, log_density, score)
+    changed(x, log_density, score, *counts, moments=moments)

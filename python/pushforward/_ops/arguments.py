@@ -39,6 +39,7 @@ Moments = tuple[Tensor, Tensor, Tensor] | BatchMoments
 library = torch.library.Library("pushforward", "DEF")
 threads = torch.get_num_threads
 _transforms_active = torch._C._are_functorch_transforms_active
+_modes_active = torch._C._len_torch_dispatch_stack
 _increment_versions = torch._C._increment_version
 is_compiling = torch.compiler.is_compiling
 DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
@@ -112,6 +113,8 @@ def is_plain(*values: Any) -> bool:
     """
     if is_compiling() or _transforms_active() or forward_ad._current_level >= 0:
         return False
+    if _modes_active() > 0:  # which want to see the op
+        return False
     return _native.are_plain(values) or all(_may_be_passed(value) for value in values)
 
 
@@ -132,6 +135,8 @@ def coefficient(value: Tensor | float, x: Tensor, name: str) -> Tensor:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number or a tensor, got {type(value).__name__}")
+    if not isinstance(x, Tensor):  # arrays are taken, but not by what torch.compile makes
+        raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
     dtype = torch.float32 if x.dtype in HALVES else x.dtype
     return torch.full((), value, dtype=dtype, device=x.device)
 
@@ -155,10 +160,19 @@ def no_grad_in_place(name: str, *tensors: Any) -> None:
         raise ValueError(f"{name}_: expected tensors that do not require grad")
 
 
-def changed(x: Tensor, *more: Tensor) -> Tensor:
+def changed(x: Tensor, *more: Tensor | None, moments: Moments | None = None) -> Tensor:
     """Tell autograd that tensors were written to, as torch's own in-place functions do."""
-    _increment_versions((x, *more))
+    written = [t for t in (x, *more) if t is not None]
+    if moments is not None:
+        written += moments[1:3] if len(moments) == 3 else moments[1:5]
+    _increment_versions(written)
     return x
+
+
+def refuse_transforms(name: str) -> None:
+    """Raise ValueError under a transform of torch.func, through which an op has no derivative."""
+    if _transforms_active():
+        raise ValueError(f"{name}: expected no transform of torch.func, and one is active")
 
 
 class _GradientOnce(torch.autograd.Function):
@@ -193,8 +207,12 @@ def moments_of(
 ) -> Moments | None:
     """Undo :func:`parts_of`."""
     if shift is None or total is None or squares is None:
+        if not (shift is total is squares is at_batch is batch_squares is None):
+            raise ValueError("moments: expected all tensors or none of them")
         return None
     if at_batch is None or batch_squares is None:
+        if at_batch is not batch_squares:
+            raise ValueError("moments: expected both tensors of batches or none of them")
         return shift, total, squares
     return BatchMoments(shift, total, squares, at_batch, batch_squares, batch)
 

@@ -141,7 +141,7 @@ def takes_arrays(op: Op, *written: str) -> Op:
     @functools.wraps(op)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_array(x):
-            if not any(_holds_array(value) for value in (*args, *kwargs.values())):
+            if not holds_array(signature.bind(x, *args, **kwargs).arguments):
                 return op(x, *args, **kwargs)
             result = with_tensors(x, args, kwargs)
             return kwargs["out"] if is_array(kwargs.get("out")) else result
@@ -157,12 +157,13 @@ def takes_arrays(op: Op, *written: str) -> Op:
     return wrapper  # type: ignore[return-value]
 
 
-def _holds_array(value: Any) -> bool:
-    if type(value) in _PLAIN:  # most, and quickly
-        return False
-    return is_array(value) or (isinstance(value, tuple) and any(is_array(v) for v in value))
-
-
 def holds_array(arguments: dict[str, Any]) -> bool:
-    """Whether a call's arguments have an array among them."""
-    return any(_holds_array(value) for value in arguments.values())
+    """Whether a call's arguments, by their names, have an array among them."""
+    for name, value in arguments.items():
+        if type(value) in _PLAIN:  # most, and quickly
+            continue
+        if is_array(value):
+            return True
+        if name == "moments" and isinstance(value, tuple) and any(is_array(v) for v in value):
+            return True
+    return False

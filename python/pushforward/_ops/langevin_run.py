@@ -82,7 +82,7 @@ def langevin_run_(
             RUN_KINDS["langevin"], x, handle, {"step_size": step_size, "beta": beta}, seed,
             first_step, n_steps, chain_offset, 0, 1, None, None, counts, None, threads(),
         )  # fmt: skip
-        return changed(x)
+        return changed(x, n_nonfinite)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(langevin_run_, "n_nonfinite")(**locals())
     must_be_native(target)
@@ -149,4 +149,4 @@ def _langevin_run_cpu(
         chain_offset=chain_offset,
         counts=(n_nonfinite, None, None, None),
     )
-    changed(x)
+    changed(x, n_nonfinite)

@@ -285,7 +285,7 @@ def _sweep(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done:
         x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
         moments, steps_done, memory, threads(),
     )  # fmt: skip
-    changed(x)
+    changed(x, moments=moments)
 
 
 @implement("ising_clusters_")
@@ -325,7 +325,7 @@ def _run_phi4(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_do
         chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, moments, steps_done,
         memory, threads(),
     )  # fmt: skip
-    changed(x)
+    changed(x, accepted, accepted_squares, n_nonfinite, n_divergent, moments=moments)
 
 
 @implement("phi4_log_density")

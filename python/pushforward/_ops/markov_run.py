@@ -113,6 +113,8 @@ def markov_run_(
         (True, True)
 
     """
+    if counts is not None and not isinstance(counts, Counts):
+        raise TypeError(f"counts: expected Counts or None, got {type(counts).__name__}")
     if is_plain(
         x, (seed, first_step, n_steps, chain_offset), step_size, beta, betas, friction, velocity,
         metric, center, persistence, n_leapfrog, jitter, max_depth,
@@ -162,7 +164,7 @@ def markov_run_(
             RUN_KINDS[move], x, handle, given, seed, first_step, n_steps, chain_offset, 0, 1, None,
             None, None if counts is None else counts.tensors(), None, threads(),
         )  # fmt: skip
-        return _told(x, velocity)
+        return changed(x, velocity, *(() if counts is None else counts.tensors()))
     if counts is None:
         counts = Counts.zeros(len(x), x.device)
     no_grad_in_place("markov_run", x, *given.values())
@@ -207,10 +209,6 @@ def _check(move: str, given: dict[str, Any]) -> None:
             raise ValueError(f"{name}: expected {least} {name} < 1, got {value}")
 
 
-def _told(x: Tensor, velocity: Tensor | None) -> Tensor:
-    return changed(x) if velocity is None else changed(x, velocity)
-
-
 _PARAMETERS = {
     "step_size": "Tensor?", "beta": "Tensor?", "betas": "Tensor?", "friction": "Tensor?",
     "velocity": "Tensor(b!)?", "metric": "Tensor?", "metric_transposed": "Tensor?",
@@ -251,4 +249,4 @@ def _markov_run_(
         chain_offset=chain_offset,
         counts=counts,
     )
-    _told(x, given["velocity"])
+    changed(x, given["velocity"], *counts)

@@ -16,6 +16,7 @@ from pushforward._ops.arguments import (
     library,
     moments_of,
     no_grad_in_place,
+    refuse_transforms,
     threads,
 )
 from pushforward._ops.arrays import holds_array, takes_arrays
@@ -48,7 +49,7 @@ def commit_(
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
     if is_plain(x, proposed, (n_nonfinite,), moments):
         _native.commit(x, proposed, n_nonfinite, moments, threads())
-        return changed(x)
+        return changed(x, n_nonfinite, moments=moments)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(commit_, "n_nonfinite")(**locals())
     no_grad_in_place("commit", x)
@@ -72,8 +73,9 @@ def _commit_cpu(
     total: Tensor | None,
     squares: Tensor | None,
 ) -> None:
-    _native.commit(x, proposed, n_nonfinite, moments_of(shift, total, squares), threads())
-    changed(x)
+    moments = moments_of(shift, total, squares)
+    _native.commit(x, proposed, n_nonfinite, moments, threads())
+    changed(x, n_nonfinite, moments=moments)
 
 
 def pooled_moments(
@@ -83,6 +85,7 @@ def pooled_moments(
     shift, total, squares = moments[:3]
     if is_plain(x):
         return _pooled_moments(x, n_steps, n_left_out, shift, total, squares)
+    refuse_transforms("x")
     return torch.ops.pushforward.pooled_moments(
         x.detach(), n_steps, n_left_out, shift, total, squares
     )

@@ -16,6 +16,7 @@ from pushforward._ops.arguments import (
     is_plain,
     library,
     no_grad_in_place,
+    refuse_transforms,
     threads,
 )
 
@@ -61,6 +62,7 @@ def add_chain_sums_(
         _add_chain_sums_(total, x, shift, kind, chain_offset)
     else:
         no_grad_in_place("add_chain_sums", total)
+        refuse_transforms("x")
         torch.ops.pushforward.add_chain_sums_(total, x.detach(), shift, kind, chain_offset)
     return total
 

@@ -17,6 +17,7 @@ from pushforward._ops.arguments import (
     is_plain,
     library,
     no_grad_in_place,
+    refuse_transforms,
     threads,
 )
 
@@ -95,6 +96,7 @@ def proposal_(
         _native.diffuse(out, x, 1.0, scale, seed, purpose, step, chain_offset, threads())
         return changed(out)
     no_grad_in_place("proposal", out)
+    refuse_transforms("x")
     h = coefficient(scale, x, "scale")
     torch.ops.pushforward.proposal_(out, x.detach(), h, seed, step, purpose, chain_offset)
     return out

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+_NORMAL = torch.finfo(torch.float32)
 
 
 @runtime_checkable
@@ -33,7 +34,7 @@ class Energy:
 
     Raises:
         TypeError: ``fn`` is not callable, or ``beta`` is no number.
-        ValueError: ``beta`` is not positive and finite.
+        ValueError: ``beta`` is not positive, or out of the range of float32.
 
     Example:
         >>> import pushforward as pf, torch
@@ -51,8 +52,10 @@ class Energy:
             raise TypeError(f"fn: expected a callable U(x), got {type(self.fn).__name__}")
         if isinstance(self.beta, bool) or not isinstance(self.beta, (int, float)):
             raise TypeError(f"beta: expected a number, got {type(self.beta).__name__}")
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta: expected a positive finite number, got {self.beta}")
+        if not _NORMAL.tiny <= self.beta <= _NORMAL.max:
+            raise ValueError(
+                f"beta: expected a positive number that float32 can hold, got {self.beta}"
+            )
 
     def log_density(self, x: Tensor) -> Tensor:
         """Return ``-beta U(x)``, shape ``(n_chains,)``."""
