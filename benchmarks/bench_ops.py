@@ -98,7 +98,7 @@ def one_call(n: int = 16) -> Case:
         limit=CALL_LIMIT,
         rounds_factor=4,
         note=f"A time is the mean of {CALLS} calls in a row, the Python loop included; that of "
-        "pushforward is the largest of a pass over all ops, each of which stands below it. The gate "
+        "pushforward is the largest of a pass over all ops, each of which stands below. The gate "
         "asks for finite numbers; the laws of single steps are the test suite's.",
     )
 
