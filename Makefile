@@ -4,7 +4,7 @@
 # make wheel   a wheel for this machine's Python in dist/, with CUDA for all architectures if nvcc is
 #              found (PF_CUDA_ARCHITECTURES=90 for one of them, PF_CUDA=OFF for none)
 PYTHON ?= python3
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

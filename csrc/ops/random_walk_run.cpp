@@ -108,6 +108,6 @@ class RandomWalkMove {
 
 }  // namespace
 
-void random_walk_run(const RunParams& p) { run_chains<RandomWalkMove, 16>(p, 1.5); }
+void random_walk_run(const RunParams& p) { run_chains<RandomWalkMove, 8>(p, 1.5); }
 
 }  // namespace pf::PF_BACKEND

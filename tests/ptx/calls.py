@@ -64,13 +64,13 @@ class Call:
             return S["PerChain"](number=value)
         return S["PerChain"](data=self.at(value), stride=value.ndim)
 
-    def target(self, law, dim_type):
+    def target(self, law, dim_type, largest=32):
         """TargetParams, and the target as the kernel holds it: (struct, C++ type, struct)."""
         kind, dim, k, tensors, scalars = law.native_arguments(self.dtype)
         data = [self.at(t.contiguous()) for t in tensors]
         pointers, t = (c_uint64 * 3)(*data), NAMES[self.dtype]
         params = S["TargetParams"](kind, dim, k, pointers, (S["double"] * 3)(*scalars))
-        if "WarpDim" in dim_type:  # one kernel for all targets
+        if "WarpDim" in dim_type or largest <= 4:  # one kernel for all targets
             return params, f"AnyTarget<{t}>", functor(params)
         numbers = [S[t](s) for s in scalars]
         addresses = [c_uint64(a) for a in data]
@@ -133,7 +133,7 @@ def of_dim(law, dtype, largest=32):
 def walk(dim, dtype, largest):
     """The same for a number of coordinates alone."""
     own = dtype == torch.float32 and dim in (1, 2, 3, 4, 8, 16, 32) and dim <= largest
-    short = str(dim <= 32).lower()
+    short = str(dim <= 32 and dtype == torch.float32).lower()
     return f"pf::cuda::Dim<{dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(dim)
 
 

@@ -308,7 +308,7 @@ def test_accept(langevin, dim, dtype):
 # the purpose of its noise.
 RUNS = {
     "langevin": ({"step_size": 0.02}, 5, 32, "proposal"),
-    "random_walk": ({"step_size": 0.5}, 6, 16, "proposal"),
+    "random_walk": ({"step_size": 0.5}, 6, 8, "proposal"),
     "mala": ({"step_size": 0.05}, 6, 8, "proposal"),
     "underdamped": ({"step_size": 0.125, "friction": 0.75}, 8, 4, "momentum"),
     "hmc": ({"step_size": 0.125, "n_leapfrog": 2, "jitter": 0.25}, 8, 4, "momentum"),
@@ -346,7 +346,7 @@ def check_run(kind, target, dtype, **more):
     x, counts, moments, draws, value, velocity = outputs()
     call = Call(dtype)
     dim, size = of_dim(target, dtype, largest)
-    params, name, held = call.target(target, dim)
+    params, name, held = call.target(target, dim, largest)
     coefficients = {
         k: call.per_chain(parameters.get(k, 1.0)) for k in ("step_size", "beta", "friction")
     }
