@@ -15,6 +15,10 @@ from ptx.nvcc import find_nvcc, needs_nvcc
 BUILD = Path(__file__).resolve().parent.parent / "build"
 CORES = 2
 ONE_ARCHITECTURE_ADDS, A_WHEEL_TAKES = 4 * 60, 20 * 60  # seconds
+# The smallest files, and what they take on two quiet cores, in seconds: where they take longer, the
+# machine is slower than the one that the budget is for, or others work on it.
+SMALL = ("accept", "diffusion", "fill", "langevin", "math", "moments", "pooled")
+SMALL_TAKE = 21.5
 
 
 def builds(of_many):
@@ -40,9 +44,10 @@ def seconds_of_cuda(folder):
 @pytest.mark.parametrize("folder", builds(of_many=False))
 def test_one_architecture_of_cuda(folder):
     spent = seconds_of_cuda(folder)
-    assert sum(spent.values()) <= CORES * ONE_ARCHITECTURE_ADDS, spent
+    slower = max(1.0, sum(spent[f"{op}.cu.o"] for op in SMALL) / SMALL_TAKE)
+    assert sum(spent.values()) <= slower * CORES * ONE_ARCHITECTURE_ADDS, spent
     # No file is so long that the other core would wait for it.
-    assert max(spent.values()) <= ONE_ARCHITECTURE_ADDS / 2, spent
+    assert max(spent.values()) <= slower * ONE_ARCHITECTURE_ADDS / 2, spent
 
 
 @pytest.mark.parametrize("folder", builds(of_many=True))

@@ -29,7 +29,7 @@ static void with_any_dim(int64_t dim, const Body& body) {
 template <class T>
 constexpr bool has_own_kernel(int k, int largest) {
 #if defined(PF_EMULATOR_FEW_KERNELS)
-  if (largest < 32) return sizeof(T) == 4 && k == 2;
+  if (largest < 16) return sizeof(T) == 4 && k == 2;
 #endif
   return sizeof(T) == 4 && k <= largest;
 }

@@ -7,7 +7,7 @@
 namespace pf::PF_BACKEND {
 namespace {
 
-constexpr int kLargestOwn = 32;
+constexpr int kLargestOwn = 16;
 
 template <class T, class Target, class D>
 struct Evaluate {

@@ -247,7 +247,7 @@ def test_evaluate(target, dtype):
     x = target.sample(n_chains, seed=1).to(dtype)
     value, score = torch.zeros(n_chains, dtype=dtype), torch.zeros_like(x)
     call = Call(dtype)
-    dim, size = of_dim(target, dtype)
+    dim, size = of_dim(target, dtype, 16)
     params, name, held = call.target(target, dim)
     p = S["EvaluateParams"](
         x=call.at(x),
