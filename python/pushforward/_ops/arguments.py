@@ -234,7 +234,7 @@ def a_chain(x: Tensor) -> Tensor:
 
 def like(x: Any) -> Any:
     """Return contiguous memory like ``x``; what is no tensor comes back for the check to name."""
-    if type(x) is Tensor or isinstance(x, Tensor):
+    if isinstance(x, Tensor):
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     return x
 

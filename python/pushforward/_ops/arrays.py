@@ -141,8 +141,6 @@ def takes_arrays(op: Op, *written: str) -> Op:
     @functools.wraps(op)
     def wrapper(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not is_array(x):
-            if not holds_array(signature.bind(x, *args, **kwargs).arguments):
-                return op(x, *args, **kwargs)
             result = with_tensors(x, args, kwargs)
             return kwargs["out"] if is_array(kwargs.get("out")) else result
         if in_place:

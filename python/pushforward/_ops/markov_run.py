@@ -127,31 +127,13 @@ def markov_run_(
         must_be_native(target)
         if not is_compiling():
             check_tensor(x, "x")
-    given: dict[str, Any] = {}
-    if step_size is not None:
-        given["step_size"] = step_size
-    if beta is not None:
-        given["beta"] = beta
-    if betas is not None:
-        given["betas"] = betas
-    if friction is not None:
-        given["friction"] = friction
-    if velocity is not None:
-        given["velocity"] = velocity
-    if metric is not None:
-        given["metric"] = metric
-    if proposal is not None:
-        given["proposal"] = proposal
-    if center is not None:
-        given["center"] = center
-    if persistence is not None:
-        given["persistence"] = persistence
-    if n_leapfrog is not None:
-        given["n_leapfrog"] = n_leapfrog
-    if jitter is not None:
-        given["jitter"] = jitter
-    if max_depth is not None:
-        given["max_depth"] = max_depth
+    # What is None is not given, here as in the native module.
+    given: dict[str, Any] = {
+        "step_size": step_size, "beta": beta, "betas": betas, "friction": friction,
+        "velocity": velocity, "metric": metric, "proposal": proposal, "center": center,
+        "persistence": persistence, "n_leapfrog": n_leapfrog, "jitter": jitter,
+        "max_depth": max_depth,
+    }  # fmt: skip
     _check(move, given)
     if proposal is not None:
         given["proposal"] = _PROPOSALS.index(proposal)
@@ -169,7 +151,7 @@ def markov_run_(
         counts = Counts.zeros(len(x), x.device)
     no_grad_in_place("markov_run", x, *given.values())
     for name in ("step_size", "beta", "friction"):
-        if name in given:
+        if given[name] is not None:
             given[name] = coefficient(given[name], x, name)
     kind, dim, k, parameters, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.markov_run_(
@@ -183,26 +165,26 @@ def _check(move: str, given: dict[str, Any]) -> None:
     if move not in _TAKES:
         raise ValueError(f"move: expected one of {', '.join(_TAKES)}, got {move!r}")
     takes = _TAKES[move]
-    for name in given:
-        if name not in takes:
+    for name, value in given.items():
+        if value is not None and name not in takes:
             raise ValueError(f"{name}: expected None, since {move} does not take it")
-    proposal = given.get("proposal")
+    proposal = given["proposal"]
     if proposal is not None and proposal not in _PROPOSALS:
         raise ValueError(f"proposal: expected one of {', '.join(_PROPOSALS)}, got {proposal!r}")
     needed = _NEEDS.get(move, ("step_size",))
     if proposal == "autoregressive":
         needed = ("metric", "center", "persistence")
-        if "step_size" in given:
+        if given["step_size"] is not None:
             raise ValueError("step_size: expected None, since autoregressive proposals take none")
-    elif "center" in given or "persistence" in given:
+    elif given["center"] is not None or given["persistence"] is not None:
         raise ValueError("center, persistence: expected None, since the proposal takes none")
     for name in needed:
-        if name not in given:
+        if given[name] is None:
             raise ValueError(f"{name}: expected a value, which {move} needs here, got None")
     for name, least in (("persistence", "-1 <"), ("jitter", "0 <=")):
-        if name not in given:
-            continue
         value = given[name]
+        if value is None:
+            continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
         if not (-1 < value < 1 if name == "persistence" else 0 <= value < 1):
