@@ -42,20 +42,25 @@ class Metric {
     if (kind_ == MetricKind::kDense) {
       matvec(matrix, in, room, dim);
       dim.each([&](int64_t i) { visit(i, room[i]); });
-    } else if (kind_ == MetricKind::kDiagonal) {
-      dim.each([&](int64_t i) { visit(i, in[i] * Real(matrix[i])); });
     } else {
-      dim.each([&](int64_t i) { visit(i, in[i]); });
+      each_scaled(matrix, in, dim, visit);
     }
   }
   template <class Real, class D>
   PF_HD void apply(const T* matrix, const Real* in, Real* out, D dim) const {
     if (kind_ == MetricKind::kDense) {
       matvec(matrix, in, out, dim);
-    } else if (kind_ == MetricKind::kDiagonal) {
-      dim.each([&](int64_t i) { out[i] = in[i] * Real(matrix[i]); });
     } else {
-      dim.each([&](int64_t i) { out[i] = in[i]; });
+      each_scaled(matrix, in, dim, [&](int64_t i, const Real& scaled) { out[i] = scaled; });
+    }
+  }
+  // Where the metric is not dense.
+  template <class Real, class D, class Visit>
+  PF_HD void each_scaled(const T* matrix, const Real* in, D dim, const Visit& visit) const {
+    if (kind_ == MetricKind::kDiagonal) {
+      dim.each([&](int64_t i) { visit(i, in[i] * Real(matrix[i])); });
+    } else {
+      dim.each([&](int64_t i) { visit(i, in[i]); });
     }
   }
   MetricKind kind_;
