@@ -148,7 +148,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     case = harness.measure("c", case_of(fixed("ours", [1 / 3, 2.0], role="ours")), 2)
     record = record_of(case)
     path = harness.write(record, tmp_path)
-    assert path.relative_to(tmp_path).as_posix() == "a-cpu-r-9000-3-ghz/noise.json"
+    assert path.relative_to(tmp_path).as_posix() == "a-cpu-r-9000-3-ghz-level-1/noise.json"
     assert make_tables.load(tmp_path) == [record]
     assert json.loads(path.read_text())["cases"][0]["contenders"][0]["seconds_per_unit"][1] == 2.0
 

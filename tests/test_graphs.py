@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 import pushforward as pf
 from pushforward import _native, graphs, sampling
+from pushforward._ops import arguments
 from pushforward.constrained import Constrained
 from pushforward.run import Plan, Run
 from pushforward.sweeps import as_kernel
@@ -53,6 +54,8 @@ class Gpu(TorchDispatchMode):
         }
         for name, value in cuda.items():
             patch.setattr(torch.cuda, name, value)
+        # It stands for a GPU, and no mode is active because of one: ops are to go their usual way.
+        patch.setattr(arguments, "_modes_active", lambda: 0)
 
     def native(self, function, *args):
         self.in_native = True
