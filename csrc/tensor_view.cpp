@@ -128,8 +128,15 @@ bool TensorView::read_by_exchange(py::handle tensor) {
   if (exchange_api == nullptr) return false;
   dlpack::Tensor t;
   if (exchange_api->tensor_from_py_object(tensor.ptr(), &t) != 0) {
-    py::error_already_set error;
-    bad_type(name, "a dense tensor", error.what());
+    const py::error_already_set error;
+    const std::string device = py::str(tensor.attr("device")).cast<std::string>();
+    if (device.rfind("cpu", 0) != 0 && device.rfind("cuda", 0) != 0) {
+      bad_value(name, "a tensor on the CPU or a CUDA device", device);
+    }
+    const std::string layout = py::str(tensor.attr("layout")).cast<std::string>();
+    if (layout != "torch.strided") bad_value(name, "a dense tensor", "layout " + layout);
+    const std::string cause = error.what();
+    bad_type(name, "a dense tensor", cause.substr(0, cause.find('\n')));
   }
   if (t.ndim > kMaxDims) bad_value(name, "at most 64 dimensions", std::to_string(t.ndim));
   data = t.data == nullptr ? nullptr : static_cast<char*>(t.data) + t.byte_offset;

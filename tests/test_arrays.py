@@ -251,6 +251,23 @@ def test_strided_and_mixed_arrays():
         pf.ops.langevin_(x[:, ::2], -t[:, ::2], **STEP)
 
 
+def test_arrays_that_run_backwards():
+    x, _ = pair()
+    h = np.linspace(0.1, 0.5, len(x), dtype=np.float32)
+    for turned in (x[::-1], x[:, ::-1]):
+        forwards = turned.copy()
+        got = pf.ops.langevin(turned, -turned, **{**STEP, "step_size": h[::-1]})
+        want = pf.ops.langevin(forwards, -forwards, **{**STEP, "step_size": h[::-1].copy()})
+        assert np.array_equal(got, want)
+        for write in (
+            lambda to: pf.ops.langevin_(to, -x, **STEP),
+            lambda to: pf.ops.langevin(x, -x, out=to, **STEP),
+            lambda to: pf.random.normal(*x.shape, seed=1, out=to),
+        ):
+            with pytest.raises(ValueError, match=r"^(x|out): .* runs forwards"):
+                write(turned)
+
+
 def test_arrays_beside_a_tensor():
     x, t = pair()
     h = np.linspace(0.1, 0.5, 5, dtype=np.float32)

@@ -94,6 +94,35 @@ def survives(call):
         return None
 
 
+META, SPARSE = torch.zeros(4, 3, device="meta"), torch.zeros(4, 3).to_sparse()
+
+
+@pytest.mark.parametrize("wants_gradient", [False, True])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"seed": True}, TypeError), ({"seed": 1.5}, TypeError), ({"seed": None}, TypeError),
+        ({"step": "a"}, TypeError), ({"step": 2**63}, ValueError), ({"seed": -1}, ValueError),
+        ({"chain_offset": -1}, ValueError), ({"score": [1.0]}, TypeError),
+        ({"score": META}, ValueError), ({"score": SPARSE}, ValueError), ({"x": SPARSE}, ValueError),
+        ({"step_size": META[:, 0]}, ValueError), ({"beta": META[:, 0]}, ValueError),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_wrong_with_gradients_too(change, error, wants_gradient):
+    x = torch.zeros(4, 3)
+    good = {"x": x, "score": x, "step_size": 0.1, "beta": 1.0, "seed": 1, "step": 0}
+    call = {**good, **change}
+    call["x"] = call["x"].clone().requires_grad_(wants_gradient)
+    (name,) = change
+    with pytest.raises(error, match=rf"^{name}: expected [^\n]*$"):
+        pf.ops.langevin(**call)
+    call["growth"] = call["drift_scale"] = call["noise_scale"] = call.pop("step_size")
+    del call["beta"]
+    if name not in ("step_size", "beta"):
+        with pytest.raises(error, match=rf"^{name}: expected [^\n]*$"):
+            pf.ops.reverse_step(**call)
+
+
 @settings(max_examples=400)
 @given(x=state, score=state, h=coefficient, beta=coefficient, seed=index, step=index, offset=index)
 def test_langevin(x, score, h, beta, seed, step, offset):

@@ -349,6 +349,13 @@ def test_in_place_ops_tell_autograd():
             loss.backward()
 
 
+def test_memory_that_wants_a_gradient_is_not_written_to():
+    out = torch.zeros(4, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"^out: "):
+        pf.ops.langevin(torch.ones(4, 3), out.detach(), step_size=0.1, seed=0, step=0, out=out)
+    assert torch.equal(out, torch.zeros(4, 3))
+
+
 def test_inference_mode():
     with torch.inference_mode():
         x = torch.zeros(3, 2)

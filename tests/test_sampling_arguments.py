@@ -107,6 +107,9 @@ GOOD = {"target": LAW, "kernel": KERNEL, "x": torch.zeros(3, 2), "n_steps": 2, "
         ({"seed": 2**63}, ValueError, "seed"),
         ({"seed": 1.0}, TypeError, "seed"),
         ({"progress": 1}, TypeError, "progress"),
+        ({"cuda_graph": 1}, ValueError, "cuda_graph"),
+        ({"cuda_graph": 0}, ValueError, "cuda_graph"),
+        ({"cuda_graph": "always"}, ValueError, "cuda_graph"),
         ({"callback": 3}, TypeError, "callback"),
         ({"kernel": pf.Langevin(torch.full((4,), 0.1))}, ValueError, "step_size"),
         (

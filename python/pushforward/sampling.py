@@ -115,7 +115,7 @@ def sample(
     state = _start(x, isinstance(law, Ising))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
-    if cuda_graph not in ("auto", True, False):
+    if not (isinstance(cuda_graph, bool) or cuda_graph == "auto"):
         raise ValueError(f'cuda_graph: expected "auto", True or False, got {cuda_graph!r}')
     resume = Resume(checkpoint, every)
     plan = Plan(

@@ -12,6 +12,8 @@ from pushforward import _native
 from pushforward._ops.arguments import (
     Moments,
     changed,
+    check_call,
+    check_device,
     check_tensor,
     coefficient,
     implement,
@@ -51,8 +53,10 @@ class Counts:
     @classmethod
     def zeros(cls, n_chains: int, device: torch.device | str = "cpu") -> Counts:
         """Return counts of chains of which nothing is counted yet."""
+        where = torch.device(device)
+        check_device(where, "device")
         types = (torch.int64, torch.int64, torch.float64, torch.float64)
-        return cls(*(zeros((n_chains,), dtype=t, device=torch.device(device)) for t in types))
+        return cls(*(zeros((n_chains,), dtype=t, device=where) for t in types))
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the four tensors in the order of the native module."""
@@ -137,6 +141,13 @@ def accept_(
     check_tensor(proposed, "proposed")
     check_tensor(proposed_log_density, "proposed_log_density")
     no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size)
+    tensors = {
+        "proposed": proposed, "log_density": log_density, "score": score,
+        "proposed_log_density": proposed_log_density, "proposed_score": proposed_score,
+        "correction": correction, "step_size": step_size, "beta": beta,
+        **vars(counts),
+    }  # fmt: skip
+    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
     h = None if step_size is None else coefficient(step_size, x, "step_size")
     torch.ops.pushforward.accept_(
         x, proposed.detach(), log_density, proposed_log_density.detach(), score, proposed_score,

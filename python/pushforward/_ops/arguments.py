@@ -154,6 +154,29 @@ def check_tensor(x: Any, name: str) -> None:
         raise ValueError(f"{name}: expected a dense tensor, got layout {x.layout}")
 
 
+def check_call(x: Any, tensors: dict[str, Any], **indices: Any) -> None:
+    """Check what a registered op is handed: tensors where ``x`` is, or None, and ints >= 0.
+
+    Its schema would refuse in torch's words, or, of different devices, not at all.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
+    for name, value in {"x": x, **tensors}.items():
+        if isinstance(value, Tensor):
+            if value.device != x.device:
+                raise ValueError(f"{name}: expected a tensor on {x.device}, got {value.device}")
+            if value.layout != torch.strided:
+                raise ValueError(f"{name}: expected a dense tensor, got layout {value.layout}")
+        elif value is not None and not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    for name, value in indices.items():
+        if isinstance(value, Tensor):
+            raise TypeError(
+                f"{name}: expected an int where gradients or compilation are in play, got a tensor"
+            )
+        count(value, name)
+
+
 def no_grad_in_place(name: str, *tensors: Any) -> None:
     """Raise ValueError if a gradient is wanted through an op that works in place."""
     if torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
@@ -233,8 +256,8 @@ def a_chain(x: Tensor) -> Tensor:
 
 
 def like(x: Any) -> Any:
-    """Return contiguous memory like ``x``; what is no tensor comes back for the check to name."""
-    if isinstance(x, Tensor):
+    """Return contiguous memory like ``x``; what is not dense comes back for the check to name."""
+    if isinstance(x, Tensor) and x.layout is torch.strided:
         return torch.empty_like(x, memory_format=torch.contiguous_format)
     return x
 

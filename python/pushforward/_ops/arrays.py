@@ -48,9 +48,16 @@ def tensor_of(value: Any, name: str, *, written: bool = False) -> Tensor:
             f"{name}: expected an array that can be written to, got a {type(value).__name__} that "
             "cannot"
         )
+    strides = getattr(value, "strides", None)
+    backwards = isinstance(strides, tuple) and any(stride < 0 for stride in strides)
+    if written and backwards:
+        raise ValueError(
+            f"{name}: expected an array to write to that runs forwards, got negative strides"
+        )
     try:
-        if isinstance(value, np.ndarray) and not value.flags.writeable:
-            value = value.copy()  # torch knows no read-only memory
+        # Torch knows no read-only memory and no negative strides; its reader aborts at the latter.
+        if backwards or (isinstance(value, np.ndarray) and not value.flags.writeable):
+            value = value.copy()
         return torch.utils.dlpack.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
+    check_call,
     coefficient,
     column,
     implement,
@@ -65,6 +66,7 @@ def diffuse(
         return out
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(diffuse)(**locals())
+    check_call(x, {"mean_scale": mean_scale, "std": std}, seed=seed, chain_offset=chain_offset)
     a, b = coefficient(mean_scale, x, "mean_scale"), coefficient(std, x, "std")
     return torch.ops.pushforward.diffuse(x, a, b, seed, chain_offset)
 
@@ -154,16 +156,8 @@ def reverse_step(
         return out
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(reverse_step)(**locals())
-    return torch.ops.pushforward.reverse_step(
-        x,
-        score,
-        coefficient(growth, x, "growth"),
-        coefficient(drift_scale, x, "drift_scale"),
-        coefficient(noise_scale, x, "noise_scale"),
-        seed,
-        step,
-        chain_offset,
-    )
+    of_step = _registered(x, score, growth, drift_scale, noise_scale, seed, step, chain_offset)
+    return torch.ops.pushforward.reverse_step(*of_step)
 
 
 def reverse_step_(
@@ -194,17 +188,26 @@ def reverse_step_(
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(reverse_step_)(**locals())
     no_grad_in_place("reverse_step", x, score)
-    torch.ops.pushforward.reverse_step_(
-        x,
-        score,
-        coefficient(growth, x, "growth"),
-        coefficient(drift_scale, x, "drift_scale"),
-        coefficient(noise_scale, x, "noise_scale"),
-        seed,
-        step,
-        chain_offset,
-    )
+    of_step = _registered(x, score, growth, drift_scale, noise_scale, seed, step, chain_offset)
+    torch.ops.pushforward.reverse_step_(*of_step)
     return x
+
+
+def _registered(
+    x: Tensor,
+    score: Tensor,
+    growth: Tensor | float,
+    drift_scale: Tensor | float,
+    noise_scale: Tensor | float,
+    seed: int | Tensor,
+    step: int | Tensor,
+    chain_offset: int,
+) -> tuple[Any, ...]:
+    """Return the arguments as a registered op takes them."""
+    scales = {"growth": growth, "drift_scale": drift_scale, "noise_scale": noise_scale}
+    check_call(x, {"score": score, **scales}, seed=seed, step=step, chain_offset=chain_offset)
+    coefficients = (coefficient(value, x, name) for name, value in scales.items())
+    return x, score, *coefficients, seed, step, chain_offset
 
 
 _ARGS = (

@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
+    check_call,
     coefficient,
     column,
     implement,
@@ -68,7 +69,7 @@ def langevin(
         torch.Size([3, 2])
 
     """
-    if is_plain(x, score, step_size, beta, (seed, step, chain_offset, out)):
+    if is_plain(x, score, step_size, beta, out, (seed, step, chain_offset)):
         result = like(x) if out is None else out
         _native.langevin(result, x, score, step_size, beta, seed, step, chain_offset, threads())
         return result if out is None else changed(out)
@@ -76,6 +77,8 @@ def langevin(
         return takes_arrays(langevin)(**locals())
     if out is not None:
         raise ValueError("out: expected None where gradients or compilation are in play")
+    tensors = {"score": score, "step_size": step_size, "beta": beta}
+    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     return torch.ops.pushforward.langevin(x, score, h, b, seed, step, chain_offset)
 
@@ -105,6 +108,8 @@ def langevin_(
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(langevin_)(**locals())
     no_grad_in_place("langevin", x, score)
+    tensors = {"score": score, "step_size": step_size, "beta": beta}
+    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     torch.ops.pushforward.langevin_(x, score, h, b, seed, step, chain_offset)
     return x

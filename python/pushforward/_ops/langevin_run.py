@@ -11,6 +11,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
+    check_call,
     check_tensor,
     coefficient,
     implement,
@@ -91,6 +92,14 @@ def langevin_run_(
     if n_nonfinite is None:
         n_nonfinite = _zeros(x)
     no_grad_in_place("langevin_run", x)
+    check_call(
+        x,
+        {"step_size": step_size, "beta": beta, "n_nonfinite": n_nonfinite},
+        seed=seed,
+        first_step=first_step,
+        n_steps=n_steps,
+        chain_offset=chain_offset,
+    )
     h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.langevin_run_(

@@ -12,6 +12,7 @@ from pushforward import _native
 from pushforward._ops.accept import Counts
 from pushforward._ops.arguments import (
     changed,
+    check_call,
     check_tensor,
     coefficient,
     implement,
@@ -150,6 +151,9 @@ def markov_run_(
     if counts is None:
         counts = Counts.zeros(len(x), x.device)
     no_grad_in_place("markov_run", x, *given.values())
+    tensors = {n: v for n, v in given.items() if isinstance(v, Tensor)} | vars(counts)
+    indices = {"first_step": first_step, "n_steps": n_steps, "chain_offset": chain_offset}
+    check_call(x, tensors, seed=seed, **indices)
     for name in ("step_size", "beta", "friction"):
         if given[name] is not None:
             given[name] = coefficient(given[name], x, name)
