@@ -27,9 +27,13 @@ inline Place place_of(const TensorView& x, int n_threads) {
   return {n_threads, x.device(), current_stream(x.device())};
 }
 
+inline const OpTable& ops_of(const Place& place) {
+  return place.device < 0 ? *cpu_ops : *cuda_table();
+}
+
 template <class Params>
 void launch(void (*OpTable::*op)(const Params&), const Params& params) {
-  const OpTable& ops = params.place.device < 0 ? *cpu_ops : *cuda_table();
+  const OpTable& ops = ops_of(params.place);
   const py::gil_scoped_release unlocked;
   (ops.*op)(params);
 }

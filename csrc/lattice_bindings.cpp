@@ -122,18 +122,22 @@ struct SpinArguments {
   }
 };
 
-// What a GPU's kernels work in where a lattice does not fit its shared memory: see ops.hpp.
+// What a call works in: of an op that needs any, allocate(x, bytes).
 struct Workspace {
+  py::object memory;
   std::optional<TensorView> tensor;
-  void* data = nullptr;
-  Workspace(py::handle given, const TensorView& state, int64_t bytes) {
-    if (given.is_none()) return;
-    const TensorView& t = tensor.emplace(given, "workspace", false);
+  template <class Params>
+  Workspace(py::handle allocate, py::handle x, const TensorView& state,
+            int64_t (*OpTable::*needed)(const Params&), Params& p) {
+    const int64_t bytes = (ops_of(p.place).*needed)(p);
+    if (bytes == 0) return;
+    memory = allocate(x, bytes);
+    const TensorView& t = tensor.emplace(memory, "workspace", false);
     t.must_be_with(state);
     t.must_have_numel(bytes, "bytes");
     t.must_not_overlap(state, false);
-    data = t.data;
-    if (reinterpret_cast<uintptr_t>(data) % 16 != 0) {
+    p.workspace = t.data;
+    if (reinterpret_cast<uintptr_t>(p.workspace) % 16 != 0) {
       bad_value("workspace", "memory that begins at a multiple of 16 bytes", "another address");
     }
   }
@@ -144,19 +148,6 @@ int64_t recorded(py::handle steps_done, int64_t n_steps) {
   const int64_t done = whole(steps_done, "steps_done");
   if (n_steps > INT64_MAX - done) bad_value("n_steps", "fewer steps", "too many");
   return done;
-}
-
-// For spins as bits on a GPU, of each lattice: its law, and planes of a word for 32 sites of a row,
-// two of spins, one for each comparison of a site, and eight that count.
-Workspace spin_workspace(py::handle given, const SpinArguments& a, const IsingParams& p) {
-  if (given.is_none()) return Workspace(given, a.state, 0);
-  const LatticeShape& s = a.view.shape;
-  const int64_t row = s.size[s.n_dims - 1], words = s.n_sites / row * ((row + 31) / 32);
-  const int64_t n_masks = p.no_field ? s.n_dims + p.heat_bath : 2 * s.n_dims + 1;
-  const int64_t n_words = (2 + n_masks + (p.moments.sum != nullptr ? 8 : 0)) * words;
-  if (n_words > UINT32_MAX)
-    bad_value("x", "lattices of fewer sites on a GPU", a.state.shape_text());
-  return Workspace(given, a.state, (192 + (n_words + 1) / 2 * 8) * a.view.n_lattices);
 }
 
 void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
@@ -175,8 +166,7 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
   const MomentArgs sums(moments, a.state);
   p.moments = sums.view;
   p.steps_done = recorded(steps_done, p.n_steps);
-  const Workspace memory = spin_workspace(workspace, a, p);
-  p.workspace = memory.data;
+  const Workspace memory(workspace, x, a.state, &OpTable::ising_workspace, p);
   launch(&OpTable::ising, p);
 }
 
@@ -196,8 +186,7 @@ void clusters(py::handle x, py::handle temperature, py::handle field, bool wolff
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
-  const Workspace memory(workspace, a.state, 8 * sites * a.view.n_lattices);
-  p.workspace = memory.data;
+  const Workspace memory(workspace, x, a.state, &OpTable::clusters_workspace, p);
   launch(&OpTable::clusters, p);
 }
 
@@ -223,11 +212,6 @@ struct Phi4Arguments {
     view.kappa = kappa.view;
     view.lambda = lambda.view;
     view.field = field.view;
-  }
-  int64_t workspace_bytes() const {
-    const LatticeShape& s = view.shape;
-    const int64_t rows = s.n_sites / s.size[s.n_dims - 1];
-    return (4 * s.n_sites * (state.bits / 8) + rows * 16 + 32) * view.n_lattices;
   }
 
  private:
@@ -296,16 +280,14 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   const MomentArgs streamed(moments, a.state);
   p.moments = streamed.view;
   p.steps_done = recorded(steps_done, p.n_steps);
-  const Workspace memory(workspace, a.state, a.workspace_bytes());
-  p.workspace = memory.data;
+  const Workspace memory(workspace, x, a.state, &OpTable::phi4_run_workspace, p);
   launch(&OpTable::phi4_run, p);
 }
 
 void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle field,
                    py::handle log_density, py::handle score, py::handle workspace, int n_threads) {
   const Phi4Arguments a(x, true, kappa, lambda, field, n_threads);
-  const Workspace memory(workspace, a.state, a.workspace_bytes());
-  Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, memory.data};
+  Phi4EvaluateParams p{a.place, a.view, nullptr, nullptr, nullptr};
   Few<TensorView, 2> outputs;
   const auto output = [&](py::handle tensor, const char* name, int64_t n, const char* meaning) {
     const TensorView& t = outputs.add(tensor, name, false);
@@ -319,6 +301,7 @@ void phi4_evaluate(py::handle x, py::handle kappa, py::handle lambda, py::handle
     p.log_density = output(log_density, "log_density", a.view.n_lattices, "one value a lattice");
   }
   if (!score.is_none()) p.score = output(score, "score", a.state.numel(), "as many as x");
+  const Workspace memory(workspace, x, a.state, &OpTable::phi4_evaluate_workspace, p);
   launch(&OpTable::phi4_evaluate, p);
 }
 

@@ -5,7 +5,6 @@ import itertools
 import math
 
 import numpy as np
-import torch
 
 
 def words(seed, purpose, n_chains, start, n, offset=0):
@@ -153,14 +152,3 @@ def enumerate_ising(shape, temperature, field=0.0):
         "m2": mean((m / volume) ** 2),
         "m4": mean((m / volume) ** 4),
     }
-
-
-def workspace(x, bytes_a_lattice, *, in_shared, large=False):
-    """What a GPU's kernels take where a lattice does not fit; a CPU's ignore it."""
-    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8)
-
-
-def bring_workspaces(monkeypatch, ops, made=workspace):
-    """Let the ops of lattices bring a workspace on the CPU too: the emulator's kernels take it."""
-    monkeypatch.setattr(ops, "_needs_memory", lambda x: True)
-    monkeypatch.setattr(ops, "_workspace", made)

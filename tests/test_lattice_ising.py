@@ -11,8 +11,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import bring_workspaces, ising_sweep, swendsen_wang, wolff, workspace
-from pushforward._ops import lattice as ops
+from lattice_reference import ising_sweep, swendsen_wang, wolff
 from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
 
 SEED = 2**40 + 3
@@ -25,12 +24,6 @@ SHAPES = [
     # on a GPU: rows of part of a word, of one and a bit, of several
     (4, 30), (4, 34), (2, 62), (6, 66), (8, 96), (4, 2, 34), (2, 4, 66), (6, 2, 2),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _bring_workspace(monkeypatch):
-    # Where PF_EMULATOR_SHARED says so, lattices live in it; a CPU's kernels ignore it.
-    bring_workspaces(monkeypatch, ops)
 
 
 def start(n, shape, seed=1):
@@ -167,6 +160,29 @@ def test_a_large_lattice_equals_numpy(restore_threads):
     np.testing.assert_array_equal(sweeps(x, law, Metropolis(), 2).numpy(), expected)
 
 
+@pytest.mark.parametrize("field", [0.0, 0.02])
+@pytest.mark.parametrize(
+    ("shape", "temperature"), [((96, 94), 2.25), ((2, 5001), 1.0), ((3, 41, 70), 4.4)], ids=str
+)
+def test_threads_share_the_clusters_of_a_lattice(shape, temperature, field, restore_threads):
+    # Strips of it, whose clusters meet: three lattices are fewer than the threads like.
+    law = Ising(shape, temperature=temperature, field=field)
+    results = []
+    for n_threads in (1, 2, 4, 16):
+        torch.set_num_threads(n_threads)
+        results.append(sweeps(start(3, shape), law, SwendsenWang(), 5))
+    assert all(torch.equal(results[0], other) for other in results[1:])
+    assert not torch.equal(results[0], sweeps(start(3, shape), law, SwendsenWang(), 4))
+
+
+def test_shared_clusters_equal_numpy(restore_threads):
+    torch.set_num_threads(2)
+    x = start(1, (96, 94)).to(torch.int8)
+    expected = swendsen_wang(x.numpy(), 2.2, 0.02, seed=SEED, step=0)
+    law = Ising((96, 94), temperature=2.2, field=0.02)
+    np.testing.assert_array_equal(sweeps(x, law, SwendsenWang(), 1).numpy(), expected)
+
+
 def test_entries_beyond_two_to_the_32():
     # The block's upper counter word changes inside a sweep.
     shape, volume = (64, 64), 4096
@@ -228,18 +244,6 @@ def test_cpu_levels_agree_bit_for_bit():
         first, _, digests[level] = out.stdout.partition("\n")
         assert first == level
     assert len(set(digests.values())) == 1, digests
-
-
-def test_a_workspace_of_another_size_is_refused(monkeypatch):
-    law = Ising((4, 34), temperature=2.0, field=0.1)
-    for missing in (-8, 8):
-
-        def other(x, bytes_a_lattice, *, missing=missing, **more):
-            return workspace(x, bytes_a_lattice - missing, **more)
-
-        bring_workspaces(monkeypatch, ops, other)
-        with pytest.raises(ValueError, match=r"^workspace"):
-            sweeps(start(3, (4, 34)), law, Metropolis())
 
 
 def test_frozen_bits():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import bring_workspaces, words
+from lattice_reference import words
 from pushforward._ops import lattice as ops
 from pushforward.lattice import Metropolis, Phi4
 
@@ -263,8 +263,7 @@ def test_words_of_the_reference_are_the_noise():
     )
 
 
-def test_a_field_too_large_for_shared_memory(monkeypatch):
-    bring_workspaces(monkeypatch, ops)
+def test_a_field_too_large_for_shared_memory():
     shape, h = (180, 190), 0.01
     law, x = law_of(shape), start(shape, torch.float64)
     xi = noise(law, x, "proposal", 0)

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import bring_workspaces
 from pushforward._ops import lattice as ops
 from pushforward._ops.arguments import BatchMoments
 
@@ -36,11 +35,6 @@ DIGESTS = {
     "hmc": "1981c8df2c46f092",
     "metropolis": "6163026383c0baf8",
 }
-
-
-@pytest.fixture(autouse=True)
-def _given_a_workspace(monkeypatch):
-    bring_workspaces(monkeypatch, ops)
 
 
 def start(n, shape, dtype=torch.float32):

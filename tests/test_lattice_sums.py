@@ -5,20 +5,12 @@ import pytest
 import torch
 
 import pushforward as pf
-from lattice_reference import bring_workspaces
 from pushforward import _ops
-from pushforward._ops import lattice as ops
 from pushforward._ops.arguments import BatchMoments
 from pushforward._ops.lattice import ising_sweeps, phi4_run
 
 DONE = 3  # steps recorded before
 RUN = {"seed": 5, "chain_offset": 2}
-
-
-@pytest.fixture(autouse=True)
-def _bring_workspace(monkeypatch):
-    # Where PF_EMULATOR_SHARED says so, lattices live in it; a CPU's kernels ignore it.
-    bring_workspaces(monkeypatch, ops)
 
 
 def begun(x, shift, batch):

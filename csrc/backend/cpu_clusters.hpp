@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cluster moves on a CPU: threads take lattices.
+// Cluster moves on a CPU: threads take lattices, or, for Swendsen-Wang where there are few and each
+// is large, strips of one lattice after another. No bit depends on it.
 #pragma once
 
 #include "backend/cpu_fields.hpp"
@@ -28,10 +29,17 @@ class Bonds {
         drawn_at_(drawn_at) {
     for (int64_t i = 0; i < segments(sites); ++i) drawn_at_[i] = 0;
   }
-  // Every step draws the segments that it touches.
+  // Every step draws the segments that it touches, or all of them at once.
   void begin(uint64_t step, uint64_t serial) {
     first_ = step * static_cast<uint64_t>(sites_ * n_dims_);
     serial_ = serial;
+  }
+  void draw_all(const Place& place) {
+    const double nanoseconds = static_cast<double>(sites_ * n_dims_);
+    for_each_block(segments(sites_), 16, place, nanoseconds, 0,
+                   [&](int64_t begin, int64_t end, void*) {
+                     for (int64_t i = begin; i < end; ++i) draw(i);
+                   });
   }
   PF_HD bool hold(int64_t site, int j) {
     const int64_t segment = site / kSegment;
@@ -69,7 +77,9 @@ class ClusterLattice {
            s.n_sites * (4 + 4 + 1) + 64;
   }
 
-  ClusterLattice(const Spins<U>& spins, const ClusterMoves& moves, int64_t index, void* memory)
+  // The threads of `place` share its work.
+  ClusterLattice(const Spins<U>& spins, const ClusterMoves& moves, int64_t index, void* memory,
+                 const Place& place)
       : spins_(spins),
         moves_(moves),
         law_(moves.law(index)),
@@ -77,7 +87,11 @@ class ClusterLattice {
         bonds_(law_, sites_, spins.shape.n_dims,
                static_cast<float*>(memory) + 2 * Bonds::segments(sites_),
                static_cast<uint64_t*>(memory)),
-        x_(spins.lattice(index)) {
+        x_(spins.lattice(index)),
+        place_(place),
+        layers_(spins.shape.size[0]),
+        n_strips_(place.n_threads > 1 ? 4 * int64_t{place.n_threads} : 1) {
+    if (n_strips_ > layers_) n_strips_ = layers_;
     first_site_ =
         reinterpret_cast<uint32_t*>(static_cast<float*>(memory) + 2 * Bonds::segments(sites_) +
                                     Bonds::words(sites_, spins.shape.n_dims));
@@ -99,40 +113,13 @@ class ClusterLattice {
 
   // Swendsen and Wang: all clusters.
   void redraw(uint64_t step) {
-    for (int64_t s = 0; s < sites_; ++s) first_site_[s] = static_cast<uint32_t>(s);
-    each_bond([&](int64_t s, int j, int64_t next) {
-      if (spin_[s] != spin_[next] || !bonds_.hold(s, j)) return;
-      const uint32_t a = root(static_cast<uint32_t>(s)), b = root(static_cast<uint32_t>(next));
-      if (a < b) {
-        first_site_[b] = a;
-      } else {
-        first_site_[a] = b;
-      }
-    });
-    // A site's chain of smaller ones ends at a root by one step, if they are visited in order.
-    if (law_.field != 0.0) {
-      for (int64_t s = 0; s < sites_; ++s) size_[s] = 0;
+    if (n_strips_ > 1) bonds_.draw_all(place_);  // a segment of them may lie in two strips
+    each_strip([&](int64_t begin, int64_t end) { gather(begin, end); });
+    if (n_strips_ > 1) {
+      for (int64_t i = 0; i < n_strips_; ++i) join_next(first_of_strip(i + 1));
     }
-    for (int64_t s = 0; s < sites_; ++s) {
-      first_site_[s] = first_site_[first_site_[s]];
-      if (law_.field != 0.0) ++size_[first_site_[s]];
-    }
-    const uint64_t even = law_.up(0), end = (step + 1) * static_cast<uint64_t>(sites_);
-    Entries<Words, float> words(law_.proposal, end);
-    for (int64_t begin = 0; begin < sites_; begin += kSegment) {
-      const int64_t stop = begin + kSegment < sites_ ? begin + kSegment : sites_;
-      const float* word = words.at(
-          step * static_cast<uint64_t>(sites_) + static_cast<uint64_t>(begin), stop - begin);
-      for (int64_t s = begin; s < stop; ++s, ++word) {
-        const uint32_t r = first_site_[s];
-        if (r == s) {
-          const uint64_t threshold = law_.field == 0.0 ? even : law_.up(size_[s]);
-          spin_[s] = bit_cast<uint32_t>(*word) < threshold ? 1 : -1;
-        } else {
-          spin_[s] = spin_[r];  // which is smaller, and done
-        }
-      }
-    }
+    each_strip([&](int64_t begin, int64_t end) { draw_spins(step, begin, end); });
+    each_strip([&](int64_t begin, int64_t end) { spread_spins(begin, end); });
   }
 
   // Wolff: one cluster.
@@ -162,12 +149,79 @@ class ClusterLattice {
   }
 
  private:
-  // visit(s, j, next) for the site after s along each dimension j, sites in order.
+  // Strips are of whole layers, across the first dimension.
+  int64_t first_of_strip(int64_t i) const { return i * layers_ / n_strips_ * (sites_ / layers_); }
   template <class Visit>
-  void each_bond(const Visit& visit) const {
+  void each_strip(const Visit& visit) const {
+    for_each_block(
+        n_strips_, 1, place_, 10.0 * static_cast<double>(sites_), 0,
+        [&](int64_t i, int64_t, void*) { visit(first_of_strip(i), first_of_strip(i + 1)); });
+  }
+
+  // Finds the clusters of a strip's sites and bonds: who belongs to which smallest site.
+  void gather(int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) first_site_[s] = static_cast<uint32_t>(s);
+    each_bond(begin, end, [&](int64_t s, int j, int64_t next) {
+      if (next >= begin && next < end && is_held(s, j, next)) join(s, next);
+    });
+    if (law_.field != 0.0) {
+      for (int64_t s = begin; s < end; ++s) size_[s] = 0;
+    }
+    // A site's chain of smaller ones ends at a root by one step, if they are visited in order.
+    for (int64_t s = begin; s < end; ++s) {
+      first_site_[s] = first_site_[first_site_[s]];
+      if (law_.field != 0.0) ++size_[first_site_[s]];
+    }
+  }
+  // Joins the clusters of the last layer before site `end`, where a strip ends, and of the next.
+  void join_next(int64_t end) {
+    const int64_t layer = sites_ / layers_, on = end < sites_ ? layer : layer - sites_;
+    for (int64_t s = end - layer; s < end; ++s) {
+      if (!is_held(s, 0, s + on)) continue;
+      const uint32_t gone = join(s, s + on);
+      if (law_.field != 0.0 && first_site_[gone] != gone) size_[first_site_[gone]] += size_[gone];
+    }
+  }
+  bool is_held(int64_t s, int j, int64_t next) {
+    return spin_[s] == spin_[next] && bonds_.hold(s, j);
+  }
+  // Returns the larger of the two roots.
+  uint32_t join(int64_t s, int64_t next) {
+    const uint32_t a = root(static_cast<uint32_t>(s)), b = root(static_cast<uint32_t>(next));
+    const uint32_t small = a < b ? a : b, large = a < b ? b : a;
+    first_site_[large] = small;
+    return large;
+  }
+
+  void draw_spins(uint64_t step, int64_t begin, int64_t end) {
+    const uint64_t even = law_.up(0), first = step * static_cast<uint64_t>(sites_);
+    Entries<Words, float> words(law_.proposal, first + static_cast<uint64_t>(end));
+    for (int64_t from = begin; from < end; from += kSegment) {
+      const int64_t to = from + kSegment < end ? from + kSegment : end;
+      const float* word = words.at(first + static_cast<uint64_t>(from), to - from);
+      for (int64_t s = from; s < to; ++s, ++word) {
+        if (first_site_[s] != s) continue;
+        const uint64_t threshold = law_.field == 0.0 ? even : law_.up(size_[s]);
+        spin_[s] = bit_cast<uint32_t>(*word) < threshold ? 1 : -1;
+      }
+    }
+  }
+  // Nothing that is read here is written to by another strip.
+  void spread_spins(int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      uint32_t r = first_site_[s];
+      if (r == s) continue;
+      while (first_site_[r] != r) r = first_site_[r];
+      spin_[s] = spin_[r];
+    }
+  }
+
+  // visit(s, j, next) for the site after s along each dimension j, sites of whole layers in order.
+  template <class Visit>
+  void each_bond(int64_t begin, int64_t end, const Visit& visit) const {
     const LatticeShape& shape = spins_.shape;
-    int64_t at[4] = {};
-    for (int64_t s = 0; s < sites_; ++s) {
+    int64_t at[4] = {begin / (sites_ / layers_)};
+    for (int64_t s = begin; s < end; ++s) {
       int64_t step = 1;
       for (int j = shape.n_dims - 1; j >= 0; --j) {
         const int64_t n = shape.size[j];
@@ -189,37 +243,48 @@ class ClusterLattice {
   int64_t sites_;
   Bonds bonds_;
   U* x_;
+  Place place_;
+  int64_t layers_, n_strips_;
   uint32_t *first_site_, *size_;
   int8_t* spin_;
 };
 
 }  // namespace
 
+static int64_t cluster_workspace(const LatticeShape&, int64_t, const Place&) { return 0; }
+
 template <class U, class Move>
 static void for_each_cluster_lattice(const Spins<U>& spins, const ClusterMoves& moves,
-                                     const Place& place, const Move& move) {
-  const double nanoseconds = 10.0 * static_cast<double>(spins.shape.n_sites) *
-                             static_cast<double>(moves.n_steps) *
-                             static_cast<double>(spins.n_lattices);
-  for_each_block(spins.n_lattices, 1, place, nanoseconds, ClusterLattice<U>::bytes(spins.shape),
-                 [&](int64_t index, int64_t, void* memory) {
-                   ClusterLattice<U>(spins, moves, index, memory).run(move);
-                 });
+                                     bool may_share, const Place& place, const Move& move) {
+  const double nanoseconds =
+      10.0 * static_cast<double>(spins.shape.n_sites) * static_cast<double>(moves.n_steps);
+  const bool share_a_lattice = may_share && spins.shape.n_sites > 8192 &&
+                               spins.n_lattices % place.n_threads != 0 &&
+                               spins.n_lattices < 4 * static_cast<int64_t>(place.n_threads);
+  const Place alone{1, place.device, place.stream};
+  for_each_block(
+      spins.n_lattices, share_a_lattice ? spins.n_lattices : 1, share_a_lattice ? alone : place,
+      nanoseconds * static_cast<double>(spins.n_lattices), ClusterLattice<U>::bytes(spins.shape),
+      [&](int64_t begin, int64_t end, void* memory) {
+        for (int64_t i = begin; i < end; ++i) {
+          ClusterLattice<U>(spins, moves, i, memory, share_a_lattice ? place : alone).run(move);
+        }
+      });
 }
 
 // Every cluster's spin anew (Swendsen-Wang).
 template <class U>
 static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
                             const Place& place) {
-  for_each_cluster_lattice(spins, moves, place,
+  for_each_cluster_lattice(spins, moves, true, place,
                            [](ClusterLattice<U>& l, uint64_t step) { l.redraw(step); });
 }
 
-// One cluster turned over (Wolff).
+// One cluster turned over (Wolff), which grows site by site: threads take lattices only.
 template <class U>
 static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
                           const Place& place) {
-  for_each_cluster_lattice(spins, moves, place,
+  for_each_cluster_lattice(spins, moves, false, place,
                            [](ClusterLattice<U>& l, uint64_t step) { l.turn(step); });
 }
 

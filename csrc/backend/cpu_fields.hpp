@@ -340,6 +340,11 @@ class FieldLattice {
   T* arrays_;
 };
 
+template <class T, int kDims>
+static int64_t field_workspace(int64_t, const LatticeShape&, int, const Place&) {
+  return 0;
+}
+
 // body(lattice index, FieldLattice) for every lattice, one a chain, each with n_arrays arrays.
 // Threads take lattices, or, where there are few and each is large, rows of one after another.
 template <class T, int kDims, class Body>

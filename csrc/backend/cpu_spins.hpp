@@ -9,6 +9,11 @@
 
 namespace pf::PF_BACKEND {
 
+template <class Model>
+static int64_t spin_workspace(const LatticeShape&, int64_t, const Model&, bool, const Place&) {
+  return 0;
+}
+
 // n_steps sweeps of every lattice. Threads take lattices, or, where there are fewer than threads
 // and each is large, slabs of one lattice after another; no bit depends on it.
 template <class Model, class U>

@@ -226,22 +226,23 @@ cluster_phase_kernel(Spins<U> s, ClusterMoves moves, uint32_t* workspace, int64_
   }
 }
 
-// Shared memory of a lattice that lives there, or none where it does not fit.
-static int64_t shared_cluster_bytes(const LatticeShape& shape, const void* workspace,
-                                    const Place& place) {
-  const int64_t bytes = kLawBytes + 9 * shape.n_sites;
-  if (bytes <= shared_memory_limit(place)) return bytes;
-  if (workspace == nullptr) out_of_shared_memory(bytes, shared_memory_limit(place));
-  return 0;
+static int64_t shared_cluster_bytes(const LatticeShape& shape) {
+  return kLawBytes + 9 * shape.n_sites;
+}
+// Bytes that a call works in, or 0 where each lattice fits into shared memory.
+static int64_t cluster_workspace(const LatticeShape& shape, int64_t n_lattices,
+                                 const Place& place) {
+  if (shared_cluster_bytes(shape) <= shared_memory_limit(place)) return 0;
+  return 8 * shape.n_sites * n_lattices;
 }
 
 // Every cluster's spin anew (Swendsen-Wang).
 template <class U>
 static void redraw_clusters(const Spins<U>& s, const ClusterMoves& moves, void* workspace,
                             const Place& place) {
-  const int64_t bytes = shared_cluster_bytes(s.shape, workspace, place);
-  if (bytes > 0) {
-    launch(place, s.n_lattices, kClusterThreads, bytes, swendsen_wang_kernel<U>, s, moves);
+  if (workspace == nullptr) {
+    launch(place, s.n_lattices, kClusterThreads, shared_cluster_bytes(s.shape),
+           swendsen_wang_kernel<U>, s, moves);
     return;
   }
   const int64_t blocks = (s.shape.n_sites + kClusterThreads - 1) / kClusterThreads;
@@ -262,9 +263,9 @@ static void redraw_clusters(const Spins<U>& s, const ClusterMoves& moves, void* 
 template <class U>
 static void turn_clusters(const Spins<U>& s, const ClusterMoves& moves, void* workspace,
                           const Place& place) {
-  const int64_t bytes = shared_cluster_bytes(s.shape, workspace, place);
-  launch(place, s.n_lattices, kClusterThreads, bytes > 0 ? bytes : kLawBytes,
-         bytes > 0 ? wolff_kernel<true, U> : wolff_kernel<false, U>, s, moves,
+  const bool shared = workspace == nullptr;
+  launch(place, s.n_lattices, kClusterThreads, shared ? shared_cluster_bytes(s.shape) : kLawBytes,
+         shared ? wolff_kernel<true, U> : wolff_kernel<false, U>, s, moves,
          static_cast<uint32_t*>(workspace));
 }
 

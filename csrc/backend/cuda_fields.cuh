@@ -313,25 +313,41 @@ static void spread_fields(int64_t n_lattices, const LatticeShape& shape, int n_a
 // idle: from so many sites on, below which blocks would wait for each other longer than they work.
 constexpr int64_t kLargeField = int64_t{1} << 14;
 
+// A block for a lattice in shared memory: its threads and bytes.
+template <class T, int kDims>
+struct FieldBlock {
+  int threads;
+  int64_t bytes;
+  FieldBlock(const LatticeShape& shape, int n_arrays) {
+    constexpr int kMost = kMostFieldThreads<T>;
+    const int64_t wanted = (shape.n_sites + Draw<T>::kPerBlock - 1) / Draw<T>::kPerBlock;
+    threads = wanted < kMost ? static_cast<int>((wanted + kReductionWidth - 1) / kReductionWidth) *
+                                   kReductionWidth
+                             : kMost;
+    bytes = field_block_bytes(threads) + FieldLattice<T, kDims, true>::bytes(shape, n_arrays);
+  }
+};
+
+// Bytes that a call works in, or 0 where each lattice is a block's in shared memory.
+template <class T, int kDims>
+static int64_t field_workspace(int64_t n_lattices, const LatticeShape& shape, int n_arrays,
+                               const Place& place) {
+  const bool few = shape.n_sites >= kLargeField && 4 * n_lattices <= n_multiprocessors(place);
+  const int64_t in_shared = FieldBlock<T, kDims>(shape, n_arrays).bytes;
+  if (in_shared <= shared_memory_limit(place) && !few) return 0;
+  return n_lattices * (kCrewBytes + FieldLattice<T, kDims, false>::bytes(shape, n_arrays));
+}
+
 template <class T, int kDims, class Body>
 static void for_each_field(int64_t n_lattices, const LatticeShape& shape, int n_arrays, double,
                            int64_t, void* workspace, const Place& place, const Body& body) {
-  constexpr int kMost = kMostFieldThreads<T>;
-  const int64_t wanted = (shape.n_sites + Draw<T>::kPerBlock - 1) / Draw<T>::kPerBlock;
-  const int threads =
-      wanted < kMost
-          ? static_cast<int>((wanted + kReductionWidth - 1) / kReductionWidth) * kReductionWidth
-          : kMost;
-  const int64_t bytes =
-      field_block_bytes(threads) + FieldLattice<T, kDims, true>::bytes(shape, n_arrays);
-  const int64_t limit = shared_memory_limit(place);
-  const bool few = shape.n_sites >= kLargeField && 4 * n_lattices <= n_multiprocessors(place);
-  if (workspace != nullptr && (bytes > limit || few)) {
+  if (workspace != nullptr) {
     spread_fields<T, kDims>(n_lattices, shape, n_arrays, static_cast<char*>(workspace), place,
                             body);
   } else {
-    if (bytes > limit) out_of_shared_memory(bytes, limit);
-    launch(place, n_lattices, threads, bytes, shared_field_kernel<T, kDims, Body>, shape, body);
+    const FieldBlock<T, kDims> block(shape, n_arrays);
+    launch(place, n_lattices, block.threads, block.bytes, shared_field_kernel<T, kDims, Body>,
+           shape, body);
   }
 }
 

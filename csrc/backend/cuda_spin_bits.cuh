@@ -128,8 +128,10 @@ class SpinBits {
   static constexpr int kMostCounted = (1 << kDigits) - 1;
 
   static int64_t bytes(const LatticeShape& shape, int n_masks, bool sums) {
-    const int64_t planes = 2 + n_masks + (sums ? kDigits : 0);
-    return kLawBytes + (planes * Rows::words(shape) * 4 + 7) / 8 * 8;
+    return kLawBytes + (all_words(shape, n_masks, sums) * 4 + 7) / 8 * 8;
+  }
+  static void must_be_counted(const LatticeShape& shape, int n_masks, bool sums) {
+    if (all_words(shape, n_masks, sums) > UINT32_MAX) too_many_sites(shape.n_sites);
   }
   PF_HD SpinBits(const LatticeShape& shape, int n_masks, void* memory)
       : rows_(shape),
@@ -203,6 +205,9 @@ class SpinBits {
   }
 
  private:
+  static int64_t all_words(const LatticeShape& shape, int n_masks, bool sums) {
+    return (2 + n_masks + (sums ? kDigits : 0)) * Rows::words(shape);
+  }
   static PF_HD uint32_t thread() { return static_cast<uint32_t>(thread_in_block()); }
   static PF_HD uint32_t threads() { return static_cast<uint32_t>(block_size()); }
   static PF_HD uint32_t lane() { return thread() % kWarp; }

@@ -10,9 +10,22 @@ namespace pf::PF_BACKEND {
 
 // So few that each has the registers for the noise of a word.
 constexpr int kSpinThreads = 384;
-// From so many words on (256^2 sites) a lattice whose call brings a workspace lies there, though it
-// would fit: the caller has too few lattices for all of the GPU.
+// From so many words on (256^2 sites) a lattice lies in the workspace, though it would fit, where
+// there are too few lattices for all of the GPU.
 constexpr int64_t kLargeSpinWords = 2048;
+
+// Bytes that a call works in, or 0 where each lattice is a block's in shared memory.
+template <class Model>
+static int64_t spin_workspace(const LatticeShape& shape, int64_t n_lattices, const Model& model,
+                              bool sums, const Place& place) {
+  using Bits = SpinBits<Model>;
+  const bool few =
+      Bits::Rows::words(shape) >= kLargeSpinWords && n_lattices < n_multiprocessors(place);
+  const int64_t bytes = Bits::bytes(shape, model.n_masks(), sums);
+  if (bytes <= shared_memory_limit(place) && !few) return 0;
+  Bits::must_be_counted(shape, model.n_masks(), sums);
+  return n_lattices * bytes;
+}
 
 // The noise of all sweeps of a call.
 struct SweepNoise {
@@ -137,15 +150,13 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
   const SweepNoise noise(source);
   const int64_t words = BitRows<Model::kDims>::words(s.shape);
   const int64_t bytes = SpinBits<Model>::bytes(s.shape, model.n_masks(), sums.wanted());
-  const bool is_spread = workspace != nullptr && words >= kLargeSpinWords;
-  if (bytes <= shared_memory_limit(place) && !is_spread) {
+  if (workspace == nullptr) {
     const int64_t turns = (words + kSpinThreads - 1) / kSpinThreads;
     const int threads = static_cast<int>((words + turns * kWarp - 1) / (turns * kWarp)) * kWarp;
     launch(place, s.n_lattices, threads, bytes, spins_kernel<Model, U>, s, model, noise, n_steps,
            sums);
     return;
   }
-  if (workspace == nullptr) out_of_shared_memory(bytes, shared_memory_limit(place));
   // Where there are words enough for all of a GPU, a thread takes some.
   const int words_a_block =
       s.n_lattices * words < int64_t{1} << 20 ? kSpinThreads : 4 * kSpinThreads;

@@ -103,8 +103,12 @@ void clear(const Place& place, void* memory, int64_t bytes) {
 void out_of_shared_memory(int64_t needed, int64_t limit) {
   throw std::runtime_error("CUDA: one chain of this many coordinates needs " +
                            std::to_string(needed) + " bytes of shared memory, this GPU has " +
-                           std::to_string(limit) +
-                           "; run it on the CPU or, unless it is a lattice, with update ops");
+                           std::to_string(limit) + "; run it on the CPU or with update ops");
+}
+
+void too_many_sites(int64_t n_sites) {
+  throw std::invalid_argument("x: expected lattices of fewer sites on a GPU, got " +
+                              std::to_string(n_sites));
 }
 
 }  // namespace pf

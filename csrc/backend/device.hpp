@@ -40,5 +40,7 @@ int64_t blocks_at_once(const Place& place, const void* kernel, int threads, int6
 // Zeros in memory of the device, in the call's stream.
 void clear(const Place& place, void* memory, int64_t bytes);
 [[noreturn]] void out_of_shared_memory(int64_t needed, int64_t limit);
+// std::invalid_argument for a lattice x of more than kernels count.
+[[noreturn]] void too_many_sites(int64_t n_sites);
 
 }  // namespace pf

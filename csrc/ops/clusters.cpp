@@ -7,6 +7,10 @@
 
 namespace pf::PF_BACKEND {
 
+int64_t clusters_workspace(const ClusterParams& p) {
+  return cluster_workspace(p.spins.shape, p.spins.n_lattices, p.place);
+}
+
 void clusters(const ClusterParams& p) {
   if (p.spins.n_lattices == 0 || p.n_steps == 0) return;
   const ClusterMoves moves{p.spins, p.seed, p.chain_offset, p.first_step, p.n_steps};

@@ -100,6 +100,15 @@ class IsingModel {
 
 }  // namespace
 
+int64_t ising_workspace(const IsingParams& p) {
+  const LatticeShape& shape = p.spins.shape;
+  const bool sums = p.moments.sum != nullptr;
+  if (shape.n_dims == 2) {
+    return spin_workspace(shape, p.spins.n_lattices, IsingModel<2>(p), sums, p.place);
+  }
+  return spin_workspace(shape, p.spins.n_lattices, IsingModel<3>(p), sums, p.place);
+}
+
 void ising(const IsingParams& p) {
   if (p.spins.n_lattices == 0 || p.n_steps == 0) return;
   with_spins(p.spins, [&](const auto& spins) PF_INLINE_LAMBDA {

@@ -174,8 +174,7 @@ struct MathParams {
 };
 
 // n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices. The shift of the
-// moments, which take every sweep after steps_done recorded ones, is a state of spins. workspace, a
-// GPU's only, is for lattices that do not fit its shared memory.
+// moments, which take every sweep after steps_done recorded ones, is a state of spins.
 struct IsingParams {
   Place place;
   SpinFields spins;
@@ -187,7 +186,7 @@ struct IsingParams {
 };
 
 // n_steps cluster moves of the Ising model in place, of one cluster each (Wolff) or of all
-// (Swendsen-Wang). workspace, a GPU's only: 8 bytes a site.
+// (Swendsen-Wang).
 struct ClusterParams {
   Place place;
   SpinFields spins;
@@ -209,9 +208,7 @@ struct Phi4Fields {
 // n_steps of a Markov chain on it, in place. step_size is float64, one a lattice; for Metropolis
 // it is the width of the moves. HMC: jitter is the share of the step size that is drawn anew a
 // step, and n_divergent counts its trajectories; of the tallies each may be null. The moments take
-// every step but those of Langevin that are not taken, after steps_done recorded ones. workspace, a
-// GPU's only, where one block of threads is not enough for a lattice: room for four arrays like x
-// and two doubles for each row and lattice, and 32 bytes a lattice.
+// every step but those of Langevin that are not taken, after steps_done recorded ones.
 enum class Phi4Move : int { kLangevin, kMala, kHmc, kMetropolis, kCount };
 struct Phi4RunParams {
   Place place;
@@ -259,6 +256,12 @@ struct OpTable {
   void (*clusters)(const ClusterParams&);
   void (*phi4_run)(const Phi4RunParams&);
   void (*phi4_evaluate)(const Phi4EvaluateParams&);
+  // Bytes that the call needs in its `workspace`: none on a CPU, nor where each lattice is a
+  // block's of a GPU, in shared memory.
+  int64_t (*ising_workspace)(const IsingParams&);
+  int64_t (*clusters_workspace)(const ClusterParams&);
+  int64_t (*phi4_run_workspace)(const Phi4RunParams&);
+  int64_t (*phi4_evaluate_workspace)(const Phi4EvaluateParams&);
 };
 
 // The CUDA backend, or null in a build without it.

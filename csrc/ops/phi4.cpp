@@ -327,28 +327,50 @@ struct EvaluateField {
   }
 };
 
+// body(zero of the fields' type, their number of dimensions).
+template <class Body>
+void with_kind(const Phi4Fields& f, const Body& body) {
+  with_dtype(f.dtype, [&](auto zero) {
+    switch (f.shape.n_dims) {
+      case 1: return body(zero, Dim<1>{});
+      case 2: return body(zero, Dim<2>{});
+      case 3: return body(zero, Dim<3>{});
+      default: return body(zero, Dim<4>{});
+    }
+  });
+}
+
+int64_t workspace_of(const Phi4Fields& f, int n_arrays, const Place& place) {
+  int64_t bytes = 0;
+  with_kind(f, [&](auto zero, auto dims) {
+    bytes = field_workspace<decltype(zero), decltype(dims)::kValue>(f.n_lattices, f.shape, n_arrays,
+                                                                    place);
+  });
+  return bytes;
+}
+
 template <class Body, class Params>
 void for_each_phi4(const Params& p, int n_arrays, double nanoseconds, int64_t n_passes) {
   const Phi4Fields& f = p.fields;
   if (f.n_lattices == 0) return;
   const double sites = static_cast<double>(f.shape.n_sites);
-  with_dtype(f.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    auto walk = [&](auto dims) {
-      constexpr int kDims = decltype(dims)::kValue;
-      for_each_field<T, kDims>(f.n_lattices, f.shape, n_arrays, nanoseconds * sites, n_passes,
-                               p.workspace, p.place, Body{p});
-    };
-    switch (f.shape.n_dims) {
-      case 1: return walk(Dim<1>{});
-      case 2: return walk(Dim<2>{});
-      case 3: return walk(Dim<3>{});
-      default: return walk(Dim<4>{});
-    }
+  with_kind(f, [&](auto zero, auto dims) {
+    for_each_field<decltype(zero), decltype(dims)::kValue>(f.n_lattices, f.shape, n_arrays,
+                                                           nanoseconds * sites, n_passes,
+                                                           p.workspace, p.place, Body{p});
   });
 }
 
+constexpr int kEvaluated = 2;  // arrays
+
 }  // namespace
+
+int64_t phi4_run_workspace(const Phi4RunParams& p) {
+  return workspace_of(p.fields, n_arrays(p), p.place);
+}
+int64_t phi4_evaluate_workspace(const Phi4EvaluateParams& p) {
+  return workspace_of(p.fields, kEvaluated, p.place);
+}
 
 void phi4_run(const Phi4RunParams& p) {
   const int arrays = n_arrays(p);
@@ -360,6 +382,8 @@ void phi4_run(const Phi4RunParams& p) {
   }
 }
 
-void phi4_evaluate(const Phi4EvaluateParams& p) { for_each_phi4<EvaluateField>(p, 2, kQuiet, 1); }
+void phi4_evaluate(const Phi4EvaluateParams& p) {
+  for_each_phi4<EvaluateField>(p, kEvaluated, kQuiet, 1);
+}
 
 }  // namespace pf::PF_BACKEND

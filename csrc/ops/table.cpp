@@ -28,10 +28,16 @@
   void clusters(const ClusterParams&);                                                         \
   void phi4_run(const Phi4RunParams&);                                                         \
   void phi4_evaluate(const Phi4EvaluateParams&);                                               \
+  int64_t ising_workspace(const IsingParams&);                                                 \
+  int64_t clusters_workspace(const ClusterParams&);                                            \
+  int64_t phi4_run_workspace(const Phi4RunParams&);                                            \
+  int64_t phi4_evaluate_workspace(const Phi4EvaluateParams&);                                  \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
                                 mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
                                 evaluate, commit, diffuse, reverse, pool, pooled, sketch,      \
-                                math, ising, clusters, phi4_run, phi4_evaluate};               \
+                                math, ising, clusters, phi4_run, phi4_evaluate,                \
+                                ising_workspace, clusters_workspace, phi4_run_workspace,       \
+                                phi4_evaluate_workspace};                                      \
   }
 // clang-format on
 

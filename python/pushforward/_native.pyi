@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -149,7 +149,7 @@ def ising(
     chain_offset: int,
     moments: Moments | None,
     steps_done: int,
-    workspace: Tensor | None,
+    workspace: Callable[[Tensor, int], Tensor],
     n_threads: int,
 ) -> None: ...
 def clusters(
@@ -161,7 +161,7 @@ def clusters(
     first_step: int,
     n_steps: int,
     chain_offset: int,
-    workspace: Tensor | None,
+    workspace: Callable[[Tensor, int], Tensor],
     n_threads: int,
 ) -> None: ...
 def phi4_run(
@@ -183,7 +183,7 @@ def phi4_run(
     n_divergent: Tensor | None,
     moments: Moments | None,
     steps_done: int,
-    workspace: Tensor | None,
+    workspace: Callable[[Tensor, int], Tensor],
     n_threads: int,
 ) -> None: ...
 def phi4_evaluate(
@@ -193,6 +193,6 @@ def phi4_evaluate(
     field: Tensor,
     log_density: Tensor | None,
     score: Tensor | None,
-    workspace: Tensor | None,
+    workspace: Callable[[Tensor, int], Tensor],
     n_threads: int,
 ) -> None: ...

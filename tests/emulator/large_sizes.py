@@ -16,11 +16,12 @@ import torch
 
 import pushforward as pf
 from pushforward import _ops
+from pushforward._ops import diffusion, evaluate
 from pushforward._ops import lattice as lattice_ops
 from pushforward._ops.lattice import ising_sweeps, phi4_run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from lattice_reference import bring_workspaces, neighbours, threshold, words
+from lattice_reference import neighbours, threshold, words
 
 N = 2**31
 LAST = 8
@@ -40,8 +41,15 @@ def counts(n):
     return _ops.Counts(*whole, sparse(n, dtype=torch.float64), sparse(n, dtype=torch.float64))
 
 
+def at_ends(t, offset):
+    """Tell the rows at both ends of ``t`` apart, whose first is that of chain ``offset``."""
+    for end in slice(0, LAST), slice(len(t) - LAST, len(t)):
+        rows = t[end].view(LAST, -1)
+        rows.copy_(pf.random.normal(*rows.shape, seed=9, chain_offset=offset + end.start))
+
+
 def check_ends(call, n, *shape, dtype=torch.float32, start=None):
-    """``call(x, offset)`` writes ``x``; small calls say what its ends must be."""
+    """``call(x, offset)`` writes ``x``, or what it returns; small calls say what the ends must be."""
     assert n * torch.Size(shape).numel() > N
     x = sparse(n, *shape, dtype=dtype)
     ends = slice(0, LAST), slice(n - LAST, n)
@@ -50,12 +58,12 @@ def check_ends(call, n, *shape, dtype=torch.float32, start=None):
         small = torch.zeros(LAST, *shape, dtype=dtype)
         if start is not None:
             x[end] = small[:] = start
-        call(small, end.start)
-        parts.append(small)
-    call(x, 0)
-    for end, small in zip(ends, parts, strict=True):
-        assert small.any()
-        assert torch.equal(x[end], small)
+        parts.append(call(small, end.start) or [small])
+    whole = call(x, 0) or [x]
+    for end, part in zip(ends, parts, strict=True):
+        for large, small in zip(whole, part, strict=True):
+            assert small.any()
+            assert torch.equal(large[end], small)
 
 
 def test_one_long_row():
@@ -87,6 +95,60 @@ def test_update(dim):
     check_ends(call, n, dim)
 
 
+@pytest.fixture
+def _sparse_results(monkeypatch):
+    for module in (diffusion, evaluate):
+        monkeypatch.setattr(module, "like", lambda x: sparse(*x.shape))
+    monkeypatch.setattr(evaluate, "a_chain", lambda x: sparse(len(x)))
+
+
+@pytest.mark.usefixtures("_sparse_results")
+@pytest.mark.parametrize("dim", [2, 17])
+def test_diffusion(dim):
+    def forward(x, offset):
+        at_ends(x, offset)
+        return [pf.ops.diffuse(x, mean_scale=0.5, std=0.25, seed=1, chain_offset=offset)]
+
+    def reverse(x, offset):
+        score = sparse(*x.shape)
+        at_ends(score, offset)
+        pf.ops.reverse_step_(
+            x, score, growth=1.5, drift_scale=0.5, noise_scale=0.25, seed=1, step=4,
+            chain_offset=offset,
+        )  # fmt: skip
+
+    check_ends(forward, N // dim + 77, dim)
+    check_ends(reverse, N // dim + 77, dim)
+
+
+@pytest.mark.usefixtures("_sparse_results")
+@pytest.mark.parametrize("dim", [2, 33])
+def test_evaluate(dim):
+    law = pf.targets.Gaussian(torch.ones(dim), scale=torch.ones(dim))
+
+    def call(x, offset):
+        at_ends(x, offset)
+        return [pf.ops.log_density(x, law), pf.ops.score(x, law)]
+
+    check_ends(call, N // dim + 77, dim)
+
+
+@pytest.mark.parametrize("dim", [2, 33])
+def test_accept(dim):
+    def call(x, offset):
+        n = len(x)
+        proposed, value, proposed_value, done = sparse(*x.shape), sparse(n), sparse(n), counts(n)
+        at_ends(proposed, offset)
+        at_ends(proposed_value, offset)
+        pf.ops.accept_(
+            x, proposed, value, proposed_value, seed=1, step=4, counts=done, chain_offset=offset
+        )
+        assert not x[:LAST].all()  # some are refused
+        return [x, value, done.accepted, done.accepted_squares]
+
+    check_ends(call, N // dim + 77, dim)
+
+
 @pytest.mark.parametrize("dim", [2, 33])
 @pytest.mark.parametrize("kind", ["langevin", "mala"])
 def test_run(kind, dim):
@@ -97,6 +159,38 @@ def test_run(kind, dim):
             kind, x, law.native(x), {"step_size": 0.1}, seed=1, first_step=2, n_steps=2,
             chain_offset=offset, counts=counts(len(x)).tensors(),
         )  # fmt: skip
+
+    check_ends(call, N // dim + 77, dim)
+
+
+@pytest.mark.parametrize("dim", [2, 33])
+def test_markov_run(dim):
+    law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.ones(dim))
+
+    def call(x, offset):
+        done = counts(len(x))
+        pf.ops.markov_run_(
+            x, law, "hmc", step_size=0.5, n_leapfrog=2, jitter=0.25, n_steps=2, seed=1,
+            chain_offset=offset, counts=done,
+        )  # fmt: skip
+        return [x, done.accepted]
+
+    check_ends(call, N // dim + 77, dim)
+
+
+@pytest.mark.parametrize("dim", [2, 33])
+def test_streaming_sums(dim):
+    law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.ones(dim))
+
+    def call(x, offset):
+        shift, sums = sparse(*x.shape), [sparse(*x.shape, dtype=torch.float64) for _ in range(4)]
+        at_ends(shift, offset)
+        _ops.run_chunk(
+            "random_walk", x, law.native(x), {"step_size": 0.2}, seed=1, first_step=2, n_steps=4,
+            chain_offset=offset, counts=counts(len(x)).tensors(),
+            moments=_ops.BatchMoments(shift, *sums, 3),
+        )  # fmt: skip
+        return [x, *sums]
 
     check_ends(call, N // dim + 77, dim)
 
@@ -154,10 +248,8 @@ def heat_bath(x, offset):
 @pytest.fixture
 def _in_workspace(monkeypatch):
     monkeypatch.setenv("PF_EMULATOR_SHARED", "16")
-    bring_workspaces(
-        monkeypatch,
-        lattice_ops,
-        lambda x, needed, **_: sparse(len(x) * needed, dtype=torch.uint8),
+    monkeypatch.setattr(
+        lattice_ops, "_workspace", lambda x, n_bytes: sparse(n_bytes, dtype=torch.uint8)
     )
 
 
@@ -200,3 +292,28 @@ def test_one_lattice_of_spins():
 def test_a_lattice_of_more_words_than_are_counted():
     with pytest.raises(ValueError, match=r"^x: expected lattices of fewer sites on a GPU"):
         heat_bath(sparse(1, 2**31, 2, dtype=torch.int8), 0)
+
+
+def one_step_of_a_field(x):
+    p = pf.lattice.Phi4((2,), kappa=0.1, lam=0.1).native_parameters(x[:1])
+    phi4_run("langevin", x, p, 0.01, seed=1, first_step=0, n_steps=1, chain_offset=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "shape", "dtype"),
+    [
+        (lambda x: heat_bath(x, 0), (2, 2), torch.int8),
+        (one_step_of_a_field, (2,), torch.float32),
+    ],
+)
+def test_more_blocks_than_a_grid_has(call, shape, dtype):
+    x = sparse(2**31, *shape, dtype=dtype)  # of which each lattice is a block's
+    cause = (
+        r"^CUDA: 2147483648 blocks of threads in one call, a grid has at most 2147483647; split "
+        r"the chains over calls with chain_offset$"
+    )
+    with pytest.raises(RuntimeError, match=cause):
+        call(x)
+    assert not x[:LAST].any()
+    call(x[:LAST])  # the error is not left behind
+    assert x[:LAST].any()

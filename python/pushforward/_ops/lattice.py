@@ -197,49 +197,9 @@ def _phi4_evaluated(x: Tensor, parameters: Phi4Parameters, name: str) -> Tensor:
     return op(x, *parameters.tensors())
 
 
-_LARGE_SPIN_WORDS = 2048  # kLargeSpinWords of csrc/backend/cuda_spins.cuh
-
-
-def _spin_workspace(x: Tensor, no_field: bool, heat_bath: bool, sums: bool) -> Tensor | None:
-    dims = x.ndim - 1
-    if not _needs_memory(x) or dims < 1 or x.shape[-1] == 0:  # the native module refuses the last
-        return None
-    words = x.shape[1:-1].numel() * -(-x.shape[-1] // 32)
-    planes = 2 + (dims + heat_bath if no_field else 2 * dims + 1) + 8 * sums
-    needed = 192 + -(-planes * words // 2) * 8
-    return _workspace(x, needed, in_shared=needed, large=words >= _LARGE_SPIN_WORDS)
-
-
-def _phi4_workspace(x: Tensor) -> Tensor | None:
-    if not _needs_memory(x) or x.ndim < 2 or x.shape[-1] == 0:
-        return None
-    sites = x.shape[1:].numel()
-    needed = 4 * sites * x.element_size() + sites // x.shape[-1] * 16 + 32
-    # What a block's 1024 threads draw at most is there too, and from 2^14 sites on more than any
-    # GPU has: such a lattice is spread over many blocks where there are few of them.
-    return _workspace(x, needed, in_shared=needed + 1024 * 16)
-
-
-def _needs_memory(x: Tensor) -> bool:
-    """Whether there are kernels that may need a workspace: a CPU's do not."""
-    return x.device.type != "cpu"
-
-
-def _workspace(
-    x: Tensor, bytes_a_lattice: int, *, in_shared: int, large: bool = False
-) -> Tensor | None:
-    """Return what a GPU works in where a lattice does not fit its shared memory (``ops.hpp``).
-
-    ``in_shared`` is no less than what a lattice takes there. Where they are ``large`` and fewer
-    than the GPU has multiprocessors, they are not left to a block each.
-    """
-    if not _needs_memory(x):
-        return None
-    gpu = torch.cuda.get_device_properties(x.device)
-    fits = in_shared <= getattr(gpu, "shared_memory_per_block_optin", 0)
-    if fits and not (large and len(x) < gpu.multi_processor_count):
-        return None
-    return torch.empty(len(x) * bytes_a_lattice, dtype=torch.uint8, device=x.device)
+def _workspace(x: Tensor, n_bytes: int) -> Tensor:
+    """Return what a call works in on a GPU where a lattice does not fit its shared memory."""
+    return torch.empty(n_bytes, dtype=torch.uint8, device=x.device)
 
 
 _STEPS = "SymInt seed, SymInt first_step, SymInt n_steps, SymInt chain_offset"
@@ -280,10 +240,9 @@ def _ising_sweeps(x: Tensor, *arguments: Any) -> None:
 def _sweep(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int) -> None:
     temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset = run
     check_device(x.device, "x")
-    memory = _spin_workspace(x, no_field, heat_bath, moments is not None)
     _native.ising(
         x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        moments, steps_done, memory, threads(),
+        moments, steps_done, _workspace, threads(),
     )  # fmt: skip
     changed(x, moments=moments)
 
@@ -300,10 +259,8 @@ def _ising_clusters(
     chain_offset: int,
 ) -> None:
     check_device(x.device, "x")
-    sites = x.shape[1:].numel()
-    memory = _workspace(x, 8 * sites, in_shared=9 * sites + 256)
     _native.clusters(
-        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, memory, threads()
+        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, _workspace, threads()
     )
     changed(x)
 
@@ -315,7 +272,6 @@ def _phi4_run(x: Tensor, *arguments: Any) -> None:
 
 def _run_phi4(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int) -> None:
     check_device(x.device, "x")
-    memory = _phi4_workspace(x)
     (
         move, kappa, lam, field, step_size, n_leapfrog, seed, first_step, n_steps, chain_offset,
         accepted, accepted_squares, n_nonfinite, n_divergent, jitter,
@@ -323,7 +279,7 @@ def _run_phi4(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_do
     _native.phi4_run(
         x, move, kappa, lam, field, step_size, n_leapfrog, jitter, seed, first_step, n_steps,
         chain_offset, accepted, accepted_squares, n_nonfinite, n_divergent, moments, steps_done,
-        memory, threads(),
+        _workspace, threads(),
     )  # fmt: skip
     changed(x, accepted, accepted_squares, n_nonfinite, n_divergent, moments=moments)
 
@@ -346,8 +302,7 @@ def _evaluate_phi4(
     x: Tensor, couplings: tuple[Tensor, Tensor, Tensor], value: Tensor | None, score: Tensor | None
 ) -> None:
     check_device(x.device, "x")
-    memory = _phi4_workspace(x)
-    _native.phi4_evaluate(x, *couplings, value, score, memory, threads())
+    _native.phi4_evaluate(x, *couplings, value, score, _workspace, threads())
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
