@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pushforward._ops import lattice as ops
-from pushforward.lattice import HeatBath, Ising, Metropolis, Phi4, SwendsenWang, Wolff
+from pushforward.lattice import HeatBath, Ising, Metropolis, Phi4, SwendsenWang, Wolff, observables
 from test_bad_input import anything, coefficient, index, mostly, sizes, small, survives, tensors
 
 KERNELS = [Metropolis(), Metropolis(width=0.5), HeatBath(), SwendsenWang(), Wolff()]
@@ -67,6 +67,61 @@ def test_laws_and_kernels(make, error, says):
 def test_states(kernel, law, x, error, says):
     with pytest.raises(error, match=says):
         kernel.check(law, x)
+
+
+def one_wrong(value, dtype=torch.float32):
+    x = torch.ones(40, 4, 4).to(dtype)
+    x[37, 2, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "says"),
+    [
+        (one_wrong(0.5), ValueError, r"expected spins \+1 and -1, got 0\.5"),
+        (one_wrong(0.0, torch.float64), ValueError, r"got 0\.0"),
+        (one_wrong(math.nan, torch.bfloat16), ValueError, "got nan"),
+        (one_wrong(-math.inf, torch.float16), ValueError, "got -inf"),
+        (one_wrong(0, torch.int8), ValueError, r"got 0$"),
+        (one_wrong(-128, torch.int8), ValueError, "got -128"),
+        (one_wrong(0.5).requires_grad_(), ValueError, r"got 0\.5"),
+        (one_wrong(0.5).transpose(1, 2), ValueError, r"got 0\.5"),
+        *(
+            (torch.ones(40, 4, 4, dtype=dtype), TypeError, "int8 or a floating type, got torch")
+            for dtype in (torch.bool, torch.uint8, torch.int64, torch.complex64)
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_no_spin(x, error, says, monkeypatch):
+    for name, call in (
+        ("x", SQUARE.energy),
+        ("x", SQUARE.log_density),
+        ("states", lambda x: observables(x, SQUARE)),
+        ("states", lambda x: observables(x[:, None], SQUARE)),
+    ):
+        with pytest.raises(error, match=f"^{name}: .*{says}"):
+            call(x)
+    monkeypatch.setattr("pushforward.lattice.states._PIECE", 32)  # two states at a time
+    with pytest.raises(error, match=f"^states: .*{says}"):
+        observables(x[:, None], SQUARE)
+
+
+def test_spins_where_no_value_can_be_read():
+    x = torch.ones(3, 2, 4, 4)
+    assert torch.equal(torch.func.vmap(SQUARE.energy)(x), torch.full((3, 2), -32.0))
+    score = torch.func.grad(lambda s: SQUARE.log_density(s).sum())(x[0])
+    assert torch.equal(score, torch.full((2, 4, 4), 2.0))
+    compiled = torch.compile(SQUARE.energy, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x[0]), torch.full((2,), -32.0))
+    with pytest.raises(TypeError, match="int8"):
+        torch.func.vmap(SQUARE.energy)(x.bool())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.complex64])
+def test_observables_of_fields_that_are_not_floating(dtype):
+    with pytest.raises(TypeError, match="states: expected a floating type, got torch"):
+        observables(torch.ones(3, 2, 4, 4, dtype=dtype), FIELD)
 
 
 def test_odd_sizes_and_huge_counts():
@@ -166,6 +221,7 @@ def test_laws_on_anything(x, law, kernel, h, seed, first, n, offset, leaps, a, b
 
         survives(go)
     survives(lambda: FIELD.score(x))
+    survives(lambda: SQUARE.log_density(x))
     survives(
         lambda: ops.phi4_run(
             "hmc", x, FIELD.native_parameters(x), h, n_leapfrog=leaps, accepted=a,

@@ -129,6 +129,92 @@ def test_correlation_length_of_a_free_field():
     assert abs(value.item() - math.sqrt(kappa / (1 - 4 * kappa))) < SIGMAS * error.item() < 0.6
 
 
+def autoregressive(rho, n_lattices, n_kept, seed=0):
+    """Gaussian AR(1) series of variance 1, as fields of a single site."""
+    noise = pf.random.normal(n_lattices, n_kept, seed=seed, dtype=torch.float64)
+    kept = [noise[:, 0]]
+    for k in range(1, n_kept):
+        kept.append(rho * kept[-1] + math.sqrt(1 - rho**2) * noise[:, k])
+    return torch.stack(kept)[:, :, None]
+
+
+def tau_of(r):
+    return (1 + r) / (2 * (1 - r))
+
+
+def test_tau_int_of_an_autoregressive_series():
+    # phi^n has autocorrelations by Hermite polynomials: phi^2 is He2, phi^4 / 3 - 2 phi^2 is
+    # He4 / 3 up to a constant, and (phi^2 - 1)^2 is He4 + 4 He2, of variances 24 and 32.
+    rho = 0.8
+    second, fourth = tau_of(rho**2), tau_of(rho**4)
+    truth = {
+        "magnetisation": tau_of(rho), "energy": second, "two_point": second, "binder": fourth,
+        "heat_capacity": (24 * fourth + 32 * second) / 56,
+    }  # fmt: skip
+    x = autoregressive(rho, 50, 4000)
+    for field in (0.0, 0.1):  # M about 0 and about its average
+        table = observables(x, Phi4((1,), kappa=0.1, lam=0.0, field=field))
+        for name, exact in truth.items():
+            if field == 0.0 or name == "magnetisation":
+                tau, error = table.tau_int[name]
+                assert tau.shape == getattr(table, name).value.shape
+                assert abs(tau.item() - exact) < SIGMAS * error.item() < 0.06 * exact * SIGMAS
+    assert list(table.tau_int) == [
+        "magnetisation", "abs_magnetisation", "susceptibility", "energy", "heat_capacity", "binder",
+        "two_point", "correlation_length",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.7])
+def test_errors_of_tau_int_are_as_large_as_the_spread(rho):
+    # Parameters of every lattice: 200 series, each with an estimate of its own.
+    x = autoregressive(rho, 200, 2000, seed=4)
+    table = observables(x, Phi4((1,), kappa=torch.full((200,), 0.1), lam=0.0))
+    for name, exact in (("magnetisation", tau_of(rho)), ("energy", tau_of(rho**2))):
+        tau, error = table.tau_int[name]
+        assert tau.shape == error.shape == (200,)
+        assert abs(tau.mean() - exact) < 0.08 * exact
+        assert 1 / 1.6 < error.mean() / tau.std() < 1.6
+    # tau_int says how much larger an error is than that of as many independent states
+    naive = table.abs_magnetisation.error / (2 * table.tau_int["abs_magnetisation"].value).sqrt()
+    assert abs(naive.median() * (2000 / (1 - 2 / math.pi)) ** 0.5 - 1) < 0.1
+
+
+@pytest.mark.filterwarnings(SHORT)
+def test_tau_int_where_there_is_none():
+    law = Ising((4, 4), temperature=2.4, field=0.1)
+    x = series(law, 20, 50, 1)
+    table = observables(x, law)
+    assert table.tau_int["two_point"].value[0].isnan()  # G(0) is 1 in every state
+    assert table.tau_int["two_point"].value[1] > 0.5
+    assert "tau_int" in str(table).splitlines()[0]
+    for still in (x[:1], torch.ones(50, 2, 4, 4)):
+        for value, error in observables(still, law).tau_int.values():
+            assert value.isnan().all()
+            assert error.isnan().all()
+
+
+@pytest.mark.filterwarnings(SHORT)
+def test_a_lattice_that_is_not_finite_is_named():
+    x = pf.random.normal(100, 3 * 16, seed=1).reshape(100, 3, 4, 4)
+    apart, one_law = Phi4((4, 4), kappa=[0.1] * 3, lam=0.1), Phi4((4, 4), kappa=0.1, lam=0.1)
+    whole = observables(x, apart)
+    for value in (math.nan, math.inf):
+        x[40, 1, 2, 2] = x[50, 1, 2, 2] = value
+        says = "2 of 300 states are not finite, the first being that of lattice 1 at index 40"
+        with pytest.warns(RuntimeWarning, match=says):
+            table = observables(x, apart)
+        for name in whole.tau_int:
+            for got, before in zip(getattr(table, name), getattr(whole, name), strict=True):
+                assert got[1].isnan().all()
+                assert torch.equal(got[[0, 2]].nan_to_num(), before[[0, 2]].nan_to_num())
+            assert table.tau_int[name].value[1].isnan().all()
+        with pytest.warns(RuntimeWarning, match=says):
+            table = observables(x, one_law)
+        assert table.magnetisation.value.isnan()
+        assert table.energy.error.isnan()
+
+
 @pytest.mark.filterwarnings(SHORT)
 @pytest.mark.parametrize("n_kept", [100, 400])
 def test_errors_of_magnetisation_of_one_short_series_cover_the_truth(n_kept):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -15,11 +15,12 @@ from torch import Tensor
 from pushforward.diagnostics import block_means, integrated_autocorrelation_time, jackknife
 from pushforward.lattice.base import LatticeLaw
 from pushforward.lattice.ising import Ising
-from pushforward.storage import DrawStore
+from pushforward.lattice.states import series_of
 
 _BLOCK_TIMES = 5  # autocorrelation times a block
+_WINDOW_TIMES = 5.0  # autocorrelation times in the window of their own sum
 _MOST_BLOCKS = 200
-_PIECE = 1 << 22  # spins read from a store at a time
+_ROUNDING = 1e-12  # of a number: series that move by less stand still
 
 
 class Estimate(NamedTuple):
@@ -49,6 +50,9 @@ class Observables:
         correlation_length: second moment, sqrt(G~(0) / G~(k1) - 1) / (2 sin(k1 / 2)) with k1 the
             smallest momentum along the last dimension and G~ the Fourier transform of G over the
             lattice; NaN where the ratio is below 1, and meant for the symmetric phase.
+        tau_int: the integrated autocorrelation time of each of these, by name: 1/2 + sum over
+            t >= 1 of rho(t), in kept states, in the shape of the value, with its own standard
+            error; NaN where a series stands still and for one state.
         block_length: kept states in a block of the jackknife.
         n_blocks: their number. The error of <M> needs no blocks.
 
@@ -62,6 +66,7 @@ class Observables:
     binder: Estimate
     two_point: Estimate
     correlation_length: Estimate
+    tau_int: dict[str, Estimate]
     block_length: int
     n_blocks: int
 
@@ -70,15 +75,18 @@ class Observables:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Estimate) and field.name != "two_point":
-                pairs = zip(value.value.reshape(-1), value.error.reshape(-1), strict=True)
-                for i, (v, e) in enumerate(pairs):
+                columns = [t.reshape(-1).tolist() for t in (*value, *self.tau_int[field.name])]
+                for i, (v, e, tau, of_tau) in enumerate(zip(*columns, strict=True)):
                     index = f"[{i}]" if value.value.ndim else ""
-                    lines.append(f"{field.name + index:24s} {v.item():14.6g} +- {e.item():.2g}")
+                    lines.append(
+                        f"{field.name + index:24s} {v:14.6g} +- {e:<9.2g} "
+                        f"tau_int {tau:.3g} +- {of_tau:.2g}"
+                    )
         return "\n".join(lines)
 
 
 def observables(states: Any, target: LatticeLaw) -> Observables:
-    """Return averages over a time series of lattice states, with standard errors.
+    r"""Return averages over a time series of lattice states, with standard errors.
 
     Lattices of one law are independent and averaged over; where parameters differ between
     lattices, each has its own estimates. The error of <M> follows from M's own autocorrelation
@@ -92,6 +100,20 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
     One state of each lattice has the spread between lattices of one law as its errors, and NaN
     for one lattice or for parameters that differ.
 
+    Beside each observable stands its integrated autocorrelation time in kept states,
+
+    .. math:: \tau_{int} = \tfrac12 + \sum_{t \ge 1} \rho(t),
+
+    so that n states are worth ``n / (2 tau_int)`` independent ones: tau above is ``2 tau_int``,
+    which :func:`pushforward.diagnostics.integrated_autocorrelation_time` returns. rho is the
+    autocorrelation of the observable in a single state; of a function of averages, that of its
+    linear part: (|M| - <|M|>)^2 for the susceptibility, (E - <E>)^2 for the heat capacity,
+    M^4 / <M^4> - 2 M^2 / <M^2> for U4, M^2 / <M^2> less the same at momentum k1 for the
+    correlation length. The sum ends at the first lag ``W >= 10 tau_int(W)``, and the error of
+    tau_int is ``tau_int sqrt(4 (W + 1/2 - tau_int) / n)``, n the number of states of all lattices
+    that are averaged over. Such a window suits sums that rise; tau_int is rough where rho
+    alternates in sign.
+
     Args:
         states: ``(n_kept, n_lattices, *shape)``, one state ``(n_lattices, *shape)``, a result with
             such ``.draws`` or with a ``.path`` to read them from, or a
@@ -99,20 +121,23 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
         target: the :class:`Ising` or :class:`Phi4` that they were drawn from.
 
     Returns:
-        The averages. An error is NaN where there is nothing to take it from.
+        The averages. An error is NaN where there is nothing to take it from. A phi^4 field that is
+        not finite makes NaN of the estimates of its lattice, or of all lattices of one law.
 
     Raises:
-        TypeError: ``states`` or ``target`` has the wrong type.
-        ValueError: a shape is wrong, or a result kept no draws.
+        TypeError: ``states`` or ``target`` has the wrong type; spins are int8 or floating, fields
+            floating.
+        ValueError: a shape is wrong, a result kept no draws, or a spin is not +1 or -1.
 
     Warns:
         RuntimeWarning: the series is shorter than ten autocorrelation times, or all lattices of a
             law together than fifty, so that errors are rough. With fewer than two blocks they are
-            NaN.
+            NaN. Or a phi^4 field is not finite; the warning names the first.
 
     Reference: M. E. J. Newman and G. T. Barkema (1999), Monte Carlo methods in statistical physics,
-    chapter 3; K. Binder (1981), Z. Phys. B 43; U. Wolff (2004), Monte Carlo errors with less
-    errors, Comput. Phys. Commun. 156.
+    chapter 3; K. Binder (1981), Z. Phys. B 43; N. Madras and A. D. Sokal (1988), The pivot
+    algorithm, J. Stat. Phys. 50; U. Wolff (2004), Monte Carlo errors with less errors, Comput.
+    Phys. Commun. 156.
 
     Example:
         >>> import pushforward as pf, torch
@@ -127,11 +152,13 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
         >>> value, error = table.energy
         >>> bool((value + 1.75538).abs() < 5 * error < 0.05)
         True
+        >>> bool(table.tau_int["energy"].value < 1)  # kept 5 cluster steps apart
+        True
 
     """
     if not isinstance(target, LatticeLaw):
         raise TypeError(f"target: expected Ising or Phi4, got {type(target).__name__}")
-    series = _series(_states(states, target), target)
+    series = _without_nonfinite(series_of(states, target))
     pooled = all(p.ndim == 0 for p in target.parameters.values())
     m, time_of_m = _magnetisation(series[:, :, 0], target, pooled)
     time = _longest(_times(series[:, :, [2, 4]], average_chains=pooled))
@@ -141,86 +168,74 @@ def observables(states: Any, target: LatticeLaw) -> Observables:
         if text:
             warnings.warn(text, RuntimeWarning, stacklevel=2)
     length = _block_length(len(series), time, pooled)
-    return _estimates(_blocks(series, length, pooled), target, length, m)
+    tau_int = _tau_int(series, time_of_m, pooled)
+    return _estimates(_blocks(series, length, pooled), target, length, m, tau_int)
 
 
-def _states(states: Any, target: LatticeLaw) -> Iterable[Tensor]:
-    """Return the states of all lattices, one after another."""
-    draws = getattr(states, "draws", states)
-    if draws is None and getattr(states, "path", None) is not None:
-        draws = DrawStore.open(states.path)
-    if draws is None:
-        raise ValueError(
-            'states: expected draws, got a result that kept none (run with store="draws" or a '
-            "pathlib.Path)"
-        )
-    if isinstance(draws, DrawStore):
-        given: tuple[int, ...] = (draws.n_written, draws.n_chains, *draws.event)
-    elif isinstance(draws, Tensor):
-        given, draws = tuple(draws.shape), draws.detach()
-    else:
-        raise TypeError(
-            f"states: expected a tensor or a result with draws, got {type(draws).__name__}"
-        )
-    one = len(given) == len(target.shape) + 1 and isinstance(draws, Tensor)
-    shape = (1, *given) if one else given
-    if shape[2:] != target.shape or 0 in shape[:2]:
-        raise ValueError(
-            f"states: expected shape (n_kept, n_lattices, *{target.shape}) or (n_lattices, "
-            f"*{target.shape}), got {given}"
-        )
-    if isinstance(draws, DrawStore):
-        return _read(draws)
-    return iter(draws[None] if one else draws)
-
-
-def _read(store: DrawStore) -> Iterator[Tensor]:
-    """Yield the draws of a store, a piece in memory at a time."""
-    each = max(1, _PIECE // (store.n_chains * math.prod(store.event)))
-    for start in range(0, store.n_written, each):
-        yield from store.read(start, min(start + each, store.n_written))[0]
-
-
-def _series(draws: Iterable[Tensor], target: LatticeLaw) -> Tensor:
-    """Return what the averages are made of, float64 ``(n_kept, n_lattices, 6 + n_lags + 1)``.
-
-    Columns: M, |M|, M^2, M^4, E / V, E^2 / V, the power at the smallest momentum, and G(r).
-    """
-    columns = []
-    for states in draws:
-        phi = states.to(torch.float64)
-        flat = phi.flatten(1)
-        m, energy = flat.mean(1), _energy(target, phi) / target.n_sites
-        rows = torch.fft.rfft(phi, dim=-1)
-        power = rows.real.square() + rows.imag.square()
-        axes = tuple(range(1, phi.ndim - 1))
-        line = power.mean(axes) if axes else power
-        length = phi.shape[-1]
-        lags = torch.fft.irfft(line, n=length)[:, : length // 2 + 1] / length
-        whole = rows.sum(axes) if axes else rows
-        first = whole[:, min(1, whole.shape[1] - 1)]
-        smallest = (first.real.square() + first.imag.square()) / target.n_sites
-        sums = (m, m.abs(), m**2, m**4, energy, energy**2 * target.n_sites, smallest)
-        columns.append(torch.cat((torch.stack(sums, 1), lags), 1))
-    return torch.stack(columns)
-
-
-def _energy(target: LatticeLaw, phi: Tensor) -> Tensor:
-    return target.energy(phi) if isinstance(target, Ising) else -target.log_density(phi)
+def _without_nonfinite(series: Tensor) -> Tensor:
+    """Return the series with NaN for all of a state that is not finite, and say which is."""
+    bad = ~series[:, :, 0].isfinite()
+    if not bool(bad.any()):
+        return series
+    k, lattice = bad.nonzero()[0].tolist()
+    warnings.warn(
+        f"observables: {int(bad.sum())} of {bad.numel()} states are not finite, the first being "
+        f"that of lattice {lattice} at index {k}; what is averaged over them is NaN",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return series.masked_fill(bad[:, :, None], math.nan)
 
 
 def _times(series: Tensor, *, average_chains: bool) -> Tensor:
-    """Return autocorrelation times; 1 where there is none."""
+    """Return autocorrelation times, ``2 tau_int``; NaN where there is none."""
     if len(series) < 2:
-        return torch.ones_like(series[0, 0] if average_chains else series[0])
+        return torch.full_like(series[0, 0] if average_chains else series[0], math.nan)
     with warnings.catch_warnings():  # _complaint names what is too short
         warnings.simplefilter("ignore", RuntimeWarning)
-        times = integrated_autocorrelation_time(series, average_chains=average_chains)
-    return torch.where(times.isfinite(), times, 1.0).clamp(min=1 / len(series))
+        times = integrated_autocorrelation_time(
+            series, _WINDOW_TIMES, average_chains=average_chains
+        )
+    return times.clamp(min=1 / len(series))
+
+
+def _stands_still(series: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return series.amax(dims) - series.amin(dims) <= _ROUNDING * series.abs().amax(dims)
+
+
+def _or_one(times: Tensor) -> Tensor:
+    return torch.where(times.isnan(), 1.0, times)
 
 
 def _longest(times: Tensor) -> float:
-    return max(1.0, float(times.max()))
+    return max(1.0, float(_or_one(times).max()))
+
+
+def _tau_int(series: Tensor, time_of_m: Tensor, pooled: bool) -> dict[str, Estimate]:
+    """Return the autocorrelation times of the linear part of each observable."""
+    dims = (0, 1) if pooled else (0,)
+    c = series.movedim(-1, 0)
+    mean = series.mean(dims, keepdim=True).movedim(-1, 0)
+    parts = {
+        "abs_magnetisation": c[1],
+        "susceptibility": (c[1] - mean[1]).square(),
+        "energy": c[4],
+        "heat_capacity": (c[4] - mean[4]).square(),
+        "binder": c[3] / mean[3] - 2 * c[2] / mean[2],
+        "correlation_length": c[2] / mean[2] - c[6] / mean[6],
+    }
+    both = torch.cat((torch.stack([*parts.values()], -1), series[:, :, 7:]), -1)
+    times = _times(both, average_chains=pooled)
+    times = torch.where(_stands_still(both, dims), math.nan, times)
+    n, n_states = len(series), math.prod(series.shape[:2]) if pooled else len(series)
+
+    def of(tau: Tensor) -> Estimate:
+        window, half = (_WINDOW_TIMES * tau).ceil().clamp(max=n - 1), tau / 2
+        return Estimate(half, half * (4 * (window + 0.5 - half) / n_states).sqrt())
+
+    found = {name: of(times[..., i]) for i, name in enumerate(parts)}
+    found |= {"magnetisation": of(time_of_m), "two_point": of(times[..., len(parts) :])}
+    return {f.name: found[f.name] for f in fields(Observables) if f.name in found}
 
 
 def _magnetisation(m: Tensor, target: LatticeLaw, pooled: bool) -> tuple[Estimate, Tensor]:
@@ -231,13 +246,15 @@ def _magnetisation(m: Tensor, target: LatticeLaw, pooled: bool) -> tuple[Estimat
     even = (target.parameters["field"] == 0).to(m.device)  # then M and -M are alike
     away = m - torch.where(even, 0.0, value)
     both = torch.stack((away, -away), 1)  # whose mean is 0
-    times = _times(both.flatten(1) if pooled else both, average_chains=True)
+    found = _times(both.flatten(1) if pooled else both, average_chains=True)
+    found = torch.where(~even & _stands_still(m, dims), math.nan, found)
+    times = _or_one(found)
     share = times / (n * n_chains)  # of the variance of M: that of the mean
     share = torch.where(even, share, share / (1 - share))  # a mean that was fitted
     error = (away.square().mean(dims) * share).sqrt()
     # One series that is too short for its window says nothing of its mean.
     unknown = n_chains == 1 and (n == 1 or (~even & (n < 2 * _BLOCK_TIMES * times)))
-    return Estimate(value, torch.where(torch.as_tensor(unknown), math.nan, error)), times
+    return Estimate(value, torch.where(torch.as_tensor(unknown), math.nan, error)), found
 
 
 def _complaint(name: str, tau: float, shape: torch.Size, pooled: bool) -> str:
@@ -272,7 +289,13 @@ def _blocks(series: Tensor, length: int, pooled: bool) -> Tensor:
     return blocks
 
 
-def _estimates(blocks: Tensor, target: LatticeLaw, length: int, m: Estimate) -> Observables:
+def _estimates(
+    blocks: Tensor,
+    target: LatticeLaw,
+    length: int,
+    m: Estimate,
+    tau_int: dict[str, Estimate],
+) -> Observables:
     volume = target.n_sites
     if isinstance(target, Ising):
         temperature = target.temperature.to(blocks.device)
@@ -299,6 +322,7 @@ def _estimates(blocks: Tensor, target: LatticeLaw, length: int, m: Estimate) -> 
         binder=of(lambda c: 1 - c[3] / (3 * c[2] ** 2)),
         two_point=of(lambda c: c[7:].movedim(0, -1)),
         correlation_length=of(correlation_length),
+        tau_int=tau_int,
         block_length=length,
         n_blocks=len(blocks),
     )
