@@ -10,19 +10,14 @@ import torch._dynamo.testing
 
 import pushforward as pf
 from conftest import ZOO
-from pushforward import _ops
 from pushforward import _reference as reference
+from registered_ops import every_kind_of_op, registered_calls, state
 
 SIZES = [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 70]
 EVENTS = [(), (1,), (2,), (3,), (5,), (4, 4), (67,), (3, 8, 8)]
 # A float32 normal number differs from the float64 formula by at most 2e-6 (docs/numerics.md), the
 # rest is a handful of roundings of numbers below 10.
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
-
-
-def state(n, event, dtype, seed=0):
-    dim = math.prod(event)
-    return pf.random.normal(n, dim, seed=seed, dtype=dtype).reshape(n, *event)
 
 
 def close(a, b):
@@ -163,53 +158,6 @@ def test_commit_takes_finite_rows_only():
 # ---- torch integration ---------------------------------------------------------------------------
 
 
-def registered_calls():
-    """One call of each registered op: (op, arguments)."""
-    x, score = state(5, (3,), torch.float32, 1), state(5, (3,), torch.float32, 2)
-    h, b = torch.tensor(0.1), torch.full((5,), 1.5)
-    refused = torch.zeros(5, dtype=torch.int64)
-    wide = torch.zeros(5, 3, dtype=torch.float64)
-    counts, sums = pf.ops.Counts.zeros(5).tensors(), (x.clone(), wide, wide.clone())
-    none = (None, None, None)
-    kind, dim, k, tensors, scalars = ZOO["gaussian-diagonal"].native_arguments(torch.float32)
-    law = (tensors, kind, dim, k, scalars)
-    nothing, eye = (None,) * 12, torch.eye(3)
-    spins, t = torch.ones(5, 4, 4), torch.tensor(2.0, dtype=torch.float64)
-    of_spins = [spins.clone(), *(torch.zeros(5, 4, 4, dtype=torch.float64) for _ in range(4))]
-    bins, ends = (torch.zeros(1, 3, n, dtype=torch.int64) for n in (_ops.SKETCH_BINS, 2))
-    ops = torch.ops.pushforward
-    return [
-        (ops.langevin, (x, score, h, b, 1, 2, 3)),
-        (ops.langevin_, (x, score, h, b, 1, 2, 3)),
-        (ops.langevin_run_, (x, *law, h, b, 1, 2, 4, 3, refused)),
-        (ops.evaluate, (x, *law)),
-        (ops.commit_, (x, score, refused, *none)),
-        (ops.commit_, (x, score, refused, *sums)),
-        (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *none)),
-        (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *sums)),
-        (ops.markov_run_, (x, *law, "mala", h, *nothing, 1, 2, 4, 3, *counts)),
-        (ops.markov_run_, (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts)),
-        (ops.markov_run_, (x, *law, "hmc", h, *nothing[:4], eye, eye, *nothing[:3], 2, 0.5, None, 1, 2, 4, 3, *counts)),
-        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4)),
-        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4, *of_spins, 2, 1)),
-        (ops.ising_clusters_, (spins, t, t, True, 1, 2, 3, 4)),
-        (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, None, None, None)),
-        (ops.phi4_run_, (spins, 2, t, t, t, t / 20, 2, 1, 2, 3, 4, *counts[2:], refused)),
-        (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, *[None] * 4, 0.0, *of_spins[:3])),
-        (ops.phi4_log_density, (spins, t, t, t)),
-        (ops.phi4_score, (spins, t, t, t)),
-        (ops.diffuse, (x, h, b, 1, 3)),
-        (ops.reverse_step, (x, score, h, b, h, 1, 2, 3)),
-        (ops.reverse_step_, (x, score, h, b, h, 1, 2, 3)),
-        (ops.fill_, (x, False, 1, 0, 3, 2)),
-        (ops.proposal_, (x, score, h, 1, 2, 8, 3)),
-        (ops.pooled_moments, (x, 4, refused, *sums)),
-        (ops.add_chain_sums_, (wide[0], x[None], None, 0, 3)),
-        (ops.add_chain_sums_, (wide[:2].flatten(), x[None], wide[0].clone(), 1, 3)),
-        (ops.count_in_bins_, (bins, ends, x, wide[0], wide[0] + 1)),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("index", range(len(registered_calls())))
 def test_opcheck(index):
     op, arguments = registered_calls()[index]
@@ -266,28 +214,10 @@ def test_gradient_in_place_is_refused():
 
 
 def test_compiled_loop_equals_eager():
-    law = ZOO["gaussian-diagonal"]
-
-    def steps(x, h, first):
-        for k in range(2):
-            x = pf.ops.langevin(x, -x, step_size=h, seed=1, step=first + k)
-        y = pf.ops.diffuse(x, mean_scale=0.5, std=0.3, seed=2)
-        y = pf.ops.reverse_step(
-            y, -y, growth=1.1, drift_scale=0.1, noise_scale=0.2, seed=2, step=first
-        )
-        pf.ops.langevin_(y, x, step_size=0.1, seed=1, step=first)
-        pf.ops.reverse_step_(y, x, growth=1.0, drift_scale=0.1, noise_scale=0.2, seed=2, step=1)
-        pf.ops.langevin_run_(y, law, step_size=0.1, n_steps=2, seed=1)
-        value, score = pf.ops.log_density_and_score(y, law)
-        pf.ops.commit_(y, y + score, torch.zeros(len(y), dtype=torch.int64))
-        counts = pf.ops.Counts.zeros(len(y))
-        pf.ops.accept_(y, x, value, value - 0.5, seed=1, step=first, counts=counts)
-        return y, value, counts.accepted, pf.random.normal(3, 4, seed=5, start=first)
-
     x = state(17, (3,), torch.float32)
-    compiled = torch.compile(steps, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(every_kind_of_op, fullgraph=True, backend="aot_eager")
     for h, first in ((0.1, 0), (0.2, 3), (0.3, 5)):
-        for a, b in zip(steps(x, h, first), compiled(x, h, first), strict=True):
+        for a, b in zip(every_kind_of_op(x, h, first), compiled(x, h, first), strict=True):
             assert torch.equal(a, b)
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-import pushforward as pf
 from pushforward import _native
 
 HAS_CUDA = torch.cuda.is_available() and bool(_native.cuda_architectures)
@@ -40,12 +39,6 @@ def on(device, *tensors):
 def counter(value, device):
     """A seed or a step in a device's memory."""
     return torch.tensor(value, dtype=torch.int64, device=device)
-
-
-def state(n, event, dtype, seed):
-    """Standard normal numbers of a shape, on the CPU."""
-    flat = pf.random.normal(n, max(1, torch.Size(event).numel()), seed=seed, dtype=dtype)
-    return flat.reshape(n, *event)
 
 
 def let_waits_raise(raise_now):

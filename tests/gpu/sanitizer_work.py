@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pushforward as pf
 from conftest import ZOO
+from pushforward import _ops
 
 
 def everything(device):
@@ -39,6 +40,7 @@ def everything(device):
             how = {"n_steps": 4, "thin": 2, "seed": 3, "progress": False}
             chains = pf.sample(law, pf.Langevin(0.01), start, **how)
             out += [chains.draws, chains.log_density, chains.mean, chains.var, chains.n_nonfinite]
+            out += pf.ops.log_density_and_score(start, law)
         counts = pf.ops.Counts.zeros(45, device)
         value, proposed_value = (
             pf.random.normal(45, 1, seed=s, dtype=dtype, device=device)[:, 0] for s in (5, 6)
@@ -55,18 +57,44 @@ def everything(device):
     return out
 
 
+def over_chains(device):
+    """Return sums and histograms of whole states, and the functions that kernels compute with."""
+    out, dim, wide = [], 5, torch.float64
+    shift = torch.linspace(-1, 1, dim, dtype=wide).to(device)
+    for dtype in (torch.float32, torch.float64):
+        x = pf.random.normal(3 * 1111, dim, seed=1, dtype=dtype, device=device)
+        for products in ("none", "squares", "all"):
+            total = torch.zeros(_ops.width_of(dim, products), dtype=wide, device=device)
+            how = {"shift": shift, "products": products, "chain_offset": 1000}
+            out.append(_ops.add_chain_sums_(total, x.reshape(3, 1111, dim), **how))
+        counts = torch.zeros(1, dim, _ops.SKETCH_BINS, dtype=torch.int64, device=device)
+        ends = torch.tensor([2**63 - 1, -(2**63)], device=device).repeat(1, dim, 1)
+        out.append(_ops.count_in_bins_(counts, ends, x, centre=shift, inverse_scale=shift + 2))
+        out.append(ends)
+        out += [_ops.elementwise_math(name, x.abs()) for name in _ops.MATH_FUNCTIONS]
+    return out
+
+
 def markov_chains(device):
-    """Return the results of the kernels that accept, and of a tree."""
-    law = ZOO["gaussian-dense"]
-    kernels = [
+    """Return the results of the kernels that accept, and of a tree: a chain a thread and a warp."""
+    out, kernels = [], [
         pf.RandomWalk(0.3), pf.MALA(0.1), pf.UnderdampedLangevin(0.1, friction=1.0),
         pf.HMC(0.2, n_leapfrog=3), pf.NUTS(0.3, max_depth=3),
     ]  # fmt: skip
-    out = []
-    for kernel in kernels:
-        x = law.sample(133, seed=1).to(device)
-        chains = pf.sample(law, kernel, x, n_steps=3, seed=3, progress=False)
-        out += [chains.draws, chains.log_density, chains.mean]
+    how = {"seed": 3, "progress": False}
+    single, double = torch.float32, torch.float64
+    for name, dtype in (("plane", single), ("dense", single), ("dense", double)):
+        law = ZOO[f"gaussian-{name}"]
+        x = law.sample(133, seed=1, dtype=dtype).to(device)
+        for kernel in kernels:
+            chains = pf.sample(law, kernel, x, n_steps=3, **how)
+            out += [chains.draws, chains.log_density, chains.mean]
+        # What torch makes of the covariance and the quantiles is not the same to the bit.
+        chains = pf.sample(
+            law, kernels[1], x, n_steps=5, store="stats", covariance=True, quantiles=True, **how
+        )
+        assert bool(chains.cov.isfinite().all() & chains.quantile(0.5).isfinite().all())
+        out += [chains.mean, chains.var]
     return out
 
 
@@ -89,6 +117,7 @@ def lattices(device, clusters):
             x = pf.random.normal(3, law.n_sites, seed=6).reshape(3, *shape).to(device)
             chains = pf.sample(field, kernel, x, n_steps=5, seed=7, progress=False)
             out += [chains.draws, chains.mean, chains.var]
+        out += [field.log_density(x), field.score(x)]
         x = torch.ones(3, *shape, dtype=torch.int8, device=device)
         chains = pf.sample(law, moves[0], x, n_steps=5, store="stats", seed=8, progress=False)
         out += [chains.x, chains.mean, chains.var]
@@ -107,7 +136,10 @@ def main():
     """Compare the two and return the exit status."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu", "cpu"]
     clusters = sys.argv[1:] != ["racecheck"]
-    found = [digest([*everything(d), *markov_chains(d), *lattices(d, clusters)]) for d in devices]
+    found = [
+        digest([*everything(d), *over_chains(d), *markov_chains(d), *lattices(d, clusters)])
+        for d in devices
+    ]
     print(*(f"{device} {d}" for device, d in zip(devices, found, strict=True)), sep="\n")
     return int(found[0] != found[1])
 

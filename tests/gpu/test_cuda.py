@@ -3,10 +3,11 @@
 
 import pytest
 import torch
-from on_device import STEP, Quadratic, each_device, each_dtype, on, same, state
+from on_device import STEP, Quadratic, each_device, each_dtype, on, same
 
 import pushforward as pf
 from conftest import ZOO
+from registered_ops import state
 
 EVENTS = [(), (1,), (2,), (3,), (4, 4), (67,)]
 

@@ -14,12 +14,12 @@ from on_device import (
     needs_cuda,
     on,
     same,
-    state,
 )
 
 import pushforward as pf
 from conftest import ZOO
 from pushforward import _ops
+from registered_ops import state
 
 # ---- counters, streams, graphs -------------------------------------------------------------------
 

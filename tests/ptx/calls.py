@@ -27,6 +27,7 @@ BLOCK = 128
 HALVES = {torch.bfloat16: "pf::cuda::BFloat16", torch.float16: "pf::cuda::Float16"}
 NAMES = {torch.float32: "float", torch.float64: "double", **dict.fromkeys(HALVES, "float")}
 PER_BLOCK = {torch.float32: 4, torch.float64: 2, **dict.fromkeys(HALVES, 4)}
+DTYPES = [torch.float32, torch.float64]
 SEED = 0x0123456789ABCDEF
 
 
@@ -116,10 +117,10 @@ class Call:
         arguments = [c_int64(n_chains), c_int64(scratch)]
         self.launch(entry(op, *parts), -(-n_chains // per_block), arguments, kernel, shared)
 
-    def launch(self, run, grid, arguments, kernel, shared=0):
+    def launch(self, run, grid, arguments, kernel, shared=0, block=BLOCK):
         given = [*map(bytes, arguments), bytes(kernel)]
         launch(
-            run, grid=grid, block=BLOCK, arguments=given, memory=self.memory, shared_bytes=shared
+            run, grid=grid, block=block, arguments=given, memory=self.memory, shared_bytes=shared
         )
 
 
@@ -135,6 +136,11 @@ def walk(dim, dtype, largest):
     own = dtype == torch.float32 and dim in (1, 2, 3, 4, 8, 16, 32) and dim <= largest
     short = str(dim <= 32 and dtype == torch.float32).lower()
     return f"pf::cuda::Dim<{dim}>" if own else f"pf::cuda::WarpDim<{short}>", c_int64(dim)
+
+
+def states(dtype, rows, n):
+    """Any numbers, as x and score."""
+    return [pf.random.normal(rows, n, seed=s, dtype=dtype) * 3 for s in (1, 2)]
 
 
 def in_numpy(tensor):

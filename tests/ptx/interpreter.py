@@ -7,8 +7,9 @@
 
 A register is an array with an element a thread. Threads that part at a branch wait at their next
 instruction; those that are furthest behind always go first and take along whom they meet. That is
-right for any control flow without barriers. At a barrier or shuffle threads wait until all whom it
-names have come to the same instruction; if they never do, RuntimeError.
+right for any control flow without barriers in which no thread waits for what another one writes. At
+a barrier or shuffle threads wait until all whom it names have come to the same instruction; if they
+never do, RuntimeError. Atomic operations happen one after another, in the order of the threads.
 """
 
 import re
@@ -35,6 +36,7 @@ _KINDS = [
         (r"bar\.warp\.sync", "warp barrier"),
         (r"shfl\.sync\.(?:up|down|bfly|idx)\.b32", "shuffle"),
         (r"vote\.sync\.(?:any|all)\.pred|vote\.sync\.ballot\.b32", "vote"),
+        (r"(?:atom|red)(?:\.global|\.shared)?\.(?:add|min|max)\.[us](?:32|64)", "atomic"),
         (r"(?:membar|fence|prefetchu?)\..*", "nothing"),
     )
 ]
@@ -193,6 +195,21 @@ class Frame:
         mask = self.read(i.operands[2], "u32", threads)
         self.write(i.operands[0], self.launch.grid.vote(i.parts[2], threads, said, mask), threads)
 
+    def atomic(self, i, threads):
+        """One thread after another, each of which finds what those before it have left."""
+        function, kind = find(".".join(i.parts[-2:]))[0], i.parts[-1]
+        *to, place, value = i.operands  # red has no result
+        given = self.memory_address(place, threads), self.read(value, kind, threads)
+        address, value = (np.broadcast_to(v, threads.shape) for v in given)
+        found = np.empty(threads.shape, DTYPES[kind])
+        for k in range(len(threads)):
+            one = slice(k, k + 1)
+            found[one] = self.launch.memory.load(address[one], found.dtype, threads[one])
+            changed = function(found[one], value[one])
+            self.launch.memory.store(address[one], changed, threads[one])
+        for register in to:
+            self.write(register, found, threads)
+
     def compute(self, i, threads):
         function, sources, to = find(i.opcode)
         given = i.operands[1:]
@@ -279,6 +296,8 @@ class Frame:
             self.shuffle(i, chosen)
         elif kind == "vote":
             self.vote(i, chosen)
+        elif kind == "atomic":
+            self.atomic(i, chosen)
         elif kind == "compute":
             self.compute(i, chosen)
         return (), group

@@ -13,6 +13,7 @@ from ptx import rounding
 from ptx.calls import (
     BLOCK,
     CSRC,
+    DTYPES,
     HALVES,
     NAMES,
     PER_BLOCK,
@@ -24,6 +25,7 @@ from ptx.calls import (
     module,
     of_dim,
     same,
+    states,
     walk,
 )
 from ptx.nvcc import needs_nvcc
@@ -36,7 +38,6 @@ pytestmark = [
     pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
     pytest.mark.skipif(not HAS_WALKS, reason="the CUDA walks are not written yet"),
 ]
-DTYPES = [torch.float32, torch.float64]
 STORED = [*DTYPES, *HALVES]  # in memory, by the walks over elements
 # Many kernels: half a minute of nvcc each.
 SLOW = {"evaluate", *(f"{run}_run" for run in _native.run_kinds)}
@@ -79,11 +80,6 @@ def test_fill(law, dtype, rows, n, start, aligned):
     )
     draw = getattr(pf.random, law.lower())
     assert same(out, draw(rows, n, seed=SEED, start=start, chain_offset=offset, dtype=dtype))
-
-
-def states(dtype, rows, n):
-    """Any numbers, as x and score."""
-    return [pf.random.normal(rows, n, seed=s, dtype=dtype) * 3 for s in (1, 2)]
 
 
 def each_row(low, high, rows, dtype):
@@ -196,53 +192,10 @@ def test_math(name, dtype):
     assert same(out, _ops.elementwise_math(name, x))
 
 
-# ---- moments -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_commit_and_pool(dtype):
-    n_chains, dim, n_steps = 2500, 3, 4  # some groups of 1024 chains
-    x, proposed = states(dtype, n_chains, dim)
-    bad, wide = torch.zeros(n_chains, dtype=torch.int64), torch.float64
-    moments = (x.clone(), *(torch.zeros(n_chains, dim, dtype=wide) for _ in range(2)))
-    proposed[7, 1], proposed[2000, 0] = math.nan, math.inf
-    for _ in range(n_steps):  # the CPU's turn, from the same start
-        ours, expected_bad = x.clone(), bad.clone()
-        theirs = tuple(m.clone() for m in moments)
-        pf.ops.commit_(ours, proposed, expected_bad, theirs)
-
-        call = Call(dtype)
-        sums = S["Moments"](*map(call.at, moments))
-        params = S["CommitParams"](
-            x=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
-            n_nonfinite=call.at(bad), moments=sums,
-        )  # fmt: skip
-        run = entry("moments", f"CommitChain<{NAMES[dtype]}>")
-        call.launch(run, -(-n_chains // BLOCK), [c_int64(n_chains)], params)
-        assert same(x, ours)
-        assert torch.equal(bad, expected_bad)
-        assert all(same(m, t) for m, t in zip(moments, theirs, strict=True))
-        proposed = proposed * 0.75 + 1
-
-    mean, var = torch.zeros(2, dim, dtype=wide)
-    call = Call(dtype)
-    params = S["PoolParams"](
-        n_chains=n_chains, dim=dim, n_steps=n_steps, n_left_out=call.at(bad),
-        moments=S["Moments"](*map(call.at, moments)), mean=call.at(mean), var=call.at(var),
-    )  # fmt: skip
-    run = entry("moments", f"PoolCoordinate<{NAMES[dtype]}>")
-    call.launch(run, dim, [], params, shared=(BLOCK + 1) * 8)
-    expected = _ops.pooled_moments(x, n_steps, bad, moments)
-    assert same(mean, expected[0])
-    assert same(var, expected[1])
-
-
 # ---- chains --------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_evaluate(target, dtype):
+def check_evaluate(target, dtype):
     n_chains = 9
     x = target.sample(n_chains, seed=1).to(dtype)
     value, score = torch.zeros(n_chains, dtype=dtype), torch.zeros_like(x)
@@ -263,8 +216,24 @@ def test_evaluate(target, dtype):
     assert same(score, expected[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("dim", [1, 3, 5, 8, 45])
+def test_evaluate(target, dtype):
+    check_evaluate(target, dtype)
+
+
+def gaussian(dim):
+    return pf.targets.Gaussian(torch.zeros(dim), scale=torch.linspace(0.5, 2, dim))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [8, 16, 33])  # beyond the zoo's
+def test_evaluate_more_coordinates(dim):
+    check_evaluate(gaussian(dim), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5, 8, 45])
 @pytest.mark.parametrize("langevin", [False, True])
 def test_accept(langevin, dim, dtype):
     n, step = 37, 5
@@ -378,12 +347,12 @@ def test_langevin_run(target, dtype, step_size):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "dim"), [("langevin", 8), ("langevin", 16), *((k, RUNS[k][2]) for k in RUNS)]
+@pytest.mark.parametrize(  # all that a thread keeps, and one more than a warp has lanes
+    ("kind", "dim"),
+    [(k, d) for k in RUNS for d in (1, 2, 3, 4, 8, 16, 32, 33) if d <= RUNS[k][2] or d == 33],
 )
-def test_many_coordinates_in_registers(kind, dim):
-    law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.linspace(0.5, 2, dim))
-    check_run(kind, law, torch.float32)
+def test_numbers_of_coordinates(kind, dim):
+    check_run(kind, gaussian(dim), torch.float32)
 
 
 @pytest.mark.slow

@@ -71,6 +71,12 @@ extern "C" __global__ void warp_sums(const int* x, int* sums, unsigned* odd, con
     }
   }
 }
+extern "C" __global__ void atomics(const int* x, unsigned* counts, long long* ends, unsigned* found) {
+  const int i = threadIdx.x;
+  found[i] = atomicAdd(counts + x[i] % 4, 1u);
+  atomicMin(ends, static_cast<long long>(x[i]));
+  atomicMax(ends + 1, static_cast<long long>(x[i]));
+}
 extern "C" __global__ void conversions(const float* x, int* rounded, unsigned* cut, float* back) {
   const int i = threadIdx.x;
   rounded[i] = __float2int_rn(x[i]);
@@ -154,6 +160,17 @@ def test_warps_meet_at_shuffles(kernels):
         assert sums[w] == part.sum()
         bits = sum(int(b) << k for k, b in enumerate(np.bitwise_xor.reduce(part & 1, 0)))
         assert odd[w] == bits
+
+
+@needs_nvcc
+def test_threads_that_change_one_number_do_so_one_after_another(kernels):
+    x = np.random.default_rng(4).integers(0, 1000, 32, np.int32)
+    counts, ends, found = np.zeros(4, np.uint32), np.array([2**40, -1]), np.zeros(32, np.uint32)
+    Run(kernels.entry("atomics"), x, counts, ends, found)
+    assert counts.tolist() == np.bincount(x % 4, minlength=4).tolist()
+    assert ends.tolist() == [x.min(), x.max()]
+    for k in range(4):
+        assert sorted(found[x % 4 == k]) == list(range(counts[k]))
 
 
 @needs_nvcc
