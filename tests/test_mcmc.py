@@ -261,7 +261,7 @@ def test_warm_up_errors_and_warnings():
         pf.sample(LAW, pf.Langevin(0.1), start(), warmup=10, n_steps=5)
     with pytest.raises(ValueError, match=r"step_size: expected one for MALA"):
         pf.sample(LAW, pf.MALA(), start(), n_steps=5)
-    with pytest.raises(ValueError, match=r"step_size: expected one for RandomWalk"):
+    with pytest.raises(ValueError, match=r"scale: expected one for RandomWalk, since warmup"):
         pf.sample(LAW, pf.RandomWalk(), start(), n_steps=5)
     with pytest.warns(RuntimeWarning, match="too few to adapt"):
         pf.sample(LAW, pf.MALA(), start(), warmup=5, n_steps=5)

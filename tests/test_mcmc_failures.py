@@ -206,13 +206,13 @@ def test_rows_that_raise_are_found_by_halving():
         assert (value[:700] == -1).all()
 
 
-@pytest.mark.parametrize("outside", [-torch.inf, torch.nan])
+@pytest.mark.parametrize("outside", [-torch.inf, torch.inf, torch.nan])
 @pytest.mark.parametrize(
     "kernel",
     [pf.Langevin(0.1), pf.AnnealedLangevin(0.1, [1.0]), pf.UnderdampedLangevin(0.1, 1.0)],
     ids=name_of,
 )
-def test_no_step_is_taken_from_where_the_density_is_not_positive(kernel, outside):
+def test_no_step_is_taken_from_where_the_density_is_not_positive_and_finite(kernel, outside):
     # Its score is 0 there, so that autograd would let chains wander.
     def density(x):
         return torch.where(x[:, 0] > 0, -x[:, 0], outside)

@@ -21,6 +21,7 @@ from pushforward import _ops
 
 _DENSE_UP_TO = 64
 _SHORT = 20
+_FEW, _MANY, _A_COORDINATE = 20, 50, 5
 
 
 class Tunable(Protocol):
@@ -63,7 +64,7 @@ class DualAveraging:
     def __init__(self, step_sizes: Tensor, target: float, reach: float = 10.0) -> None:
         self._target, self._n = target, 0
         self.step_sizes = step_sizes
-        self._recent = torch.full_like(step_sizes, target)
+        self._recent = torch.zeros_like(step_sizes)
         self._center = _ops.elementwise_math("log", reach * step_sizes)
         self._error, self._mean_log = torch.zeros_like(step_sizes), torch.zeros_like(step_sizes)
 
@@ -93,8 +94,8 @@ class DualAveraging:
 
     @property
     def late_acceptance(self) -> Tensor:
-        """The mean acceptance probabilities over about the last eight steps."""
-        return self._recent
+        """The mean acceptance probabilities over about the last eight steps, once there are any."""
+        return self._recent / (1 - (7 / 8) ** self._n)
 
     @property
     def mean_step_sizes(self) -> Tensor:
@@ -134,6 +135,15 @@ class Covariance:
             chain_offset=chain_offset,
         )
         self.n += n
+
+    def discard(self, states: Tensor, times: int) -> None:
+        """Take back states ``(n, *event)``, each of which was taken in ``times`` times."""
+        away = states.reshape(len(states), self._dim).double() - self._shift
+        squares = away.square()
+        if self._products == "all":
+            squares = (away[:, :, None] * away[:, None, :]).flatten(1)
+        self._sums -= times * torch.cat((away, squares), 1).sum(0)
+        self.n -= times * len(states)
 
     def covariance(self) -> Tensor:
         """Return the covariance ``(dim, dim)``, or the variances, of what was taken in."""
@@ -194,11 +204,25 @@ def windows(n_steps: int) -> tuple[int, list[int]]:
     return first, ends
 
 
+def states_needed(dim: int, *, dense: bool) -> int:
+    """Return from how many states, steps times chains, a metric of ``dim`` coordinates is taken.
+
+    A covariance of hardly more states than coordinates is all but singular: it takes five a
+    coordinate, and at least 20. Variances know nothing of each other: 50 states, which give a
+    standard deviation to a tenth, are enough for any number of them.
+    """
+    n = max(_FEW, _A_COORDINATE * dim)
+    return n if dense else min(n, _MANY)
+
+
 class WarmUp:
     """Tunes a kernel over ``n_steps`` steps.
 
     In the first part each chain has a step size of its own, so that those that start far out, where
     the law is steep, come in; what is found then is one step size for all.
+
+    It warns where it is shorter than 20 steps, and where the last window of the metric has fewer
+    states than :func:`states_needed`.
 
     Args:
         kernel: to begin with.
@@ -236,12 +260,29 @@ class WarmUp:
         self._covariance: Tensor | None = None
         self._search = self._new_search(len(x) if each else 1)
         self._states = self._new_states()
-        if n_steps < _SHORT:
+        lacking = self._lacking(len(x))
+        if lacking is not None:
             warnings.warn(
-                f"warmup: {n_steps} steps are too few to adapt; expected at least {_SHORT}",
+                f"warmup: {n_steps} steps are too few to adapt; expected at least {lacking}",
                 RuntimeWarning,
                 stacklevel=4,
             )
+
+    def _lacking(self, n_chains: int) -> str | None:
+        """Return what a warm-up should have at least, if it has less."""
+        if self._n_steps < _SHORT:
+            return str(_SHORT)
+        if n_chains == 0 or not self._ends:
+            return None
+        window = self._ends[-1] - [self._first, *self._ends][-2]
+        needed = states_needed(self._dim, dense=self._dense)
+        if window * n_chains >= needed:
+            return None
+        kind = "dense" if self._dense else "diagonal"
+        return (
+            f"{needed} states (steps times chains) for a {kind} metric of {self._dim} coordinates, "
+            f"got {window * n_chains} in the last window of {window} steps"
+        )
 
     def _new_search(self, n: int, step_size: float | None = None) -> DualAveraging:
         """Return a search from the kernel's guess, or from a step size that was found."""

@@ -56,11 +56,10 @@ class State:
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
-        is_whole = x.shape == self.x.shape  # NUTS leaves out the chains whose trees have ended
-        good = self.good if is_whole else None
+        good = self.good
         value, gradient, self.raised = evaluate(self.target, x, score=score, good=good)
         if self.raised is None:
-            if self.good is None and is_whole:
+            if good is None:
                 self.good = x.detach().clone()  # x may be the state, which changes
         elif good is not None:
             self.good = torch.where(_ops.column(self.raised, x), good, x)
@@ -127,6 +126,11 @@ class Kernel(ABC):
 
     name: ClassVar[str]
     """Of the native run."""
+
+    @property
+    def title(self) -> str:
+        """What the kernel's class is called where people read it."""
+        return type(self).__name__
 
     @abstractmethod
     def prepare(self, x: Tensor) -> Kernel:
@@ -240,11 +244,13 @@ def held(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
-def chosen_step(step_size: Tensor | float | None, kernel: Kernel) -> Tensor | float:
+def chosen_step(
+    step_size: Tensor | float | None, kernel: Kernel, name: str = "step_size"
+) -> Tensor | float:
     """Return the step size; raise ValueError if it was left for a warm-up to find."""
     if step_size is None:
         raise ValueError(
-            f"step_size: expected one for {type(kernel).__name__}, since warmup is 0, got None"
+            f"{name}: expected one for {type(kernel).__name__}, since warmup is 0, got None"
         )
     return step_size
 

@@ -28,6 +28,7 @@ from pushforward.mcmc.metric import Metric
 from pushforward.targets.base import number
 
 MetricChoice = Tensor | Literal["auto", "unit", "diagonal", "dense"]
+_FOUND = ("diagonal", "dense")  # by a warm-up alone; without one "auto" is the identity
 DIVERGENCE = 1000.0
 """A trajectory whose energy has grown by more than this has diverged."""
 
@@ -51,7 +52,7 @@ def check_metric(metric: Any) -> MetricChoice:
 
 
 def metric_of(metric: MetricChoice) -> Metric:
-    """Return the metric of a covariance; the words mean the identity."""
+    """Return the metric of a covariance; the words mean the identity until a warm-up."""
     return Metric.of_covariance(metric) if isinstance(metric, Tensor) else Metric()
 
 
@@ -64,6 +65,7 @@ class Hamiltonian(Metropolised):
     steps_per_chain: ClassVar[bool] = True
     tuned: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     _metric: Metric
+    _adapted: bool = False  # whether the step size is a warm-up's
 
     def _check(self) -> None:
         if self.step_size is not None:
@@ -77,12 +79,17 @@ class Hamiltonian(Metropolised):
     def prepare(self, x: Tensor) -> Self:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""
         step_size = per_chain(chosen_step(self.step_size, self), x, "step_size")
+        if not self._adapted and isinstance(self.metric, str) and self.metric in _FOUND:
+            raise ValueError(
+                'metric: expected variances (dim,), a covariance (dim, dim), "unit" or "auto", '
+                f"since warmup is 0 and finds nothing, got {self.metric!r}"
+            )
         return self._with(step_size=step_size, _metric=self._metric.fitting(x))
 
     def with_found(self, found: Mapping[str, Tensor]) -> Self:
         """Return the kernel with what a checkpoint held."""
         other = super().with_found(found)
-        return other._with(_metric=metric_of(other.metric))
+        return other._with(_metric=metric_of(other.metric), _adapted=True)
 
     @property
     def metric_choice(self) -> str:
@@ -91,7 +98,7 @@ class Hamiltonian(Metropolised):
 
     def with_step(self, step_size: Tensor | float) -> Self:
         """Return the kernel with a step size, in units of the metric; or one a chain."""
-        return self._with(step_size=step_size)
+        return self._with(step_size=step_size, _adapted=True)
 
     def with_metric(self, covariance: Tensor) -> Self:
         """Return the kernel with a metric."""
@@ -116,7 +123,8 @@ class HMC(Hamiltonian):
         n_leapfrog: leapfrog steps a proposal, at least 1.
         metric: variances ``(dim,)`` or a covariance ``(dim, dim)``; or what a warm-up is to find:
             ``"dense"``, ``"diagonal"``, ``"unit"`` (nothing), or ``"auto"``: dense up to 64
-            coordinates, diagonal above.
+            coordinates, diagonal above. Without a warm-up ``"auto"`` is the identity too, and the
+            first two are refused.
         jitter: each step's step size is uniform within this share of ``step_size``, at least 0 and
             below 1. Without it a trajectory may return to where it began, step after step, above
             all in the coordinates of a good metric, where all periods are one.

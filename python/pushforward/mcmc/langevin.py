@@ -33,11 +33,11 @@ class _Unadjusted(Kernel):
 def _evaluated(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log-density and the score of a torch target at ``x``.
 
-    Where the density is 0 or NaN the score is NaN, whatever autograd says of a constant, so that
-    no step is taken there.
+    Where the density is 0, infinite or NaN the score is NaN, whatever autograd says of a constant,
+    so that no step is taken there.
     """
     value, score = state.evaluate(x)
-    return value, torch.where(column(value > -torch.inf, x), score, torch.nan)
+    return value, torch.where(column(value.isfinite(), x), score, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)

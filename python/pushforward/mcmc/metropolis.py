@@ -26,6 +26,29 @@ from pushforward.mcmc.proposals import Autoregressive, LogNormal, proposal_of
 from pushforward.targets import Target
 
 
+def _check_scale(scale: Tensor) -> None:
+    """Raise unless a scale is finite and positive, or a factor of full rank."""
+    if not bool(scale.isfinite().all()):
+        raise ValueError("scale: expected finite values, got inf or nan")
+    if scale.ndim < 2:
+        check_positive(scale, "scale")
+    elif not _is_regular(scale.detach()):
+        raise ValueError(
+            "scale: expected a factor (dim, dim) of full rank, got a singular one, whose proposals "
+            "leave out a direction"
+        )
+
+
+def _is_regular(factor: Tensor) -> bool:
+    if torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu()):
+        return bool((factor.diagonal() != 0).all())
+    # Its rows are made as long as each other, since what a coordinate is measured in is no matter.
+    longest = factor.abs().amax(1, keepdim=True)
+    rows = (factor / torch.where(longest > 0, longest, 1.0)).double()
+    tolerance = len(factor) * torch.finfo(factor.dtype).eps
+    return int(torch.linalg.matrix_rank(rows, rtol=tolerance)) == len(factor)
+
+
 @dataclass(frozen=True, eq=False)
 class RandomWalk(Metropolised):
     r"""Metropolis' random walk (eq 42): ``y = x + L xi``, taken with probability ``min(1, r)``.
@@ -34,8 +57,9 @@ class RandomWalk(Metropolised):
 
     Args:
         scale: a number, the standard deviation of every coordinate; a tensor ``(dim,)``, one a
-            coordinate; or ``(dim, dim)``, a factor ``L`` of the proposal's covariance ``L L'``.
-            May be left out where a warm-up finds it.
+            coordinate; or ``(dim, dim)``, a factor ``L`` of the proposal's covariance ``L L'``,
+            such as Cholesky's, triangular or not, of full rank. May be left out where a warm-up
+            finds it.
         beta: inverse temperature, a number or one value a chain.
         target_accept: mean acceptance probability that a warm-up aims at.
 
@@ -72,33 +96,33 @@ class RandomWalk(Metropolised):
         accept = check_share(self.target_accept, "target_accept")
         object.__setattr__(self, "target_accept", accept)
         if isinstance(self.scale, Tensor):
-            if self.scale.ndim > 2 or not self.scale.is_floating_point():
+            square = self.scale.ndim < 2 or self.scale.shape[0] == self.scale.shape[-1]
+            if self.scale.ndim > 2 or not square or not self.scale.is_floating_point():
                 raise ValueError(
                     "scale: expected a number or a floating point tensor of shape (dim,) or "
                     f"(dim, dim), got {self.scale.dtype} of shape {tuple(self.scale.shape)}"
                 )
-            if not bool(self.scale.isfinite().all()):
-                raise ValueError("scale: expected finite values, got inf or nan")
-            if self.scale.ndim < 2:
-                check_positive(self.scale, "scale")
+            _check_scale(self.scale)
             object.__setattr__(self, "scale", held(self.scale))
         elif self.scale is not None:
             check_positive(self.scale, "scale")
 
     def prepare(self, x: Tensor) -> RandomWalk:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""
-        scale = chosen_step(self.scale, self)
+        scale = chosen_step(self.scale, self, "scale")
         if isinstance(scale, Tensor) and scale.ndim == 0:
             scale = float(scale)  # once, since a step that reads it on a GPU would wait
         elif isinstance(scale, Tensor):
             Metric.of_factor(scale, x, "scale")
             scale = scale.to(x)
+            if self._shape is None:  # what the caller gave may be 0 or inf in another type
+                _check_scale(scale)
         return self._with(scale=scale, beta=per_chain(self.beta, x, "beta"))
 
     def _metric(self, x: Tensor) -> tuple[float, Metric]:
         if isinstance(self.scale, Tensor) and self.scale.ndim > 0:
             return 1.0, Metric.of_factor(self.scale, x, "scale")
-        return float(chosen_step(self.scale, self)), Metric()
+        return float(chosen_step(self.scale, self, "scale")), Metric()
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
@@ -147,11 +171,12 @@ class MetropolisHastings(Metropolised):
             targets; or any object with ``sample(x)``, a tensor like ``x``, and
             ``log_prob(y, x) = log q(y | x)``, shape ``(n_chains,)``. What ``sample`` draws with
             torch's default generator is a function of the run's seed, the step and
-            ``chain_offset``; it depends on the number of chains, as torch's draws do.
+            ``chain_offset``; it depends on the number of chains, as torch's draws do. Both are
+            given copies, which they may change.
         beta: inverse temperature, a number or one value a chain.
 
     Raises:
-        TypeError: the proposal lacks one of the two methods.
+        TypeError: the proposal lacks one of the two methods, or they take other arguments.
         ValueError: it returned a wrong shape, or its ``log_prob`` raised this for every chain.
 
     Reference: W. K. Hastings (1970), Monte Carlo sampling methods using Markov chains and their
@@ -207,7 +232,7 @@ class Independence(MetropolisHastings):
         beta: inverse temperature, a number or one value a chain.
 
     Raises:
-        TypeError: the proposal lacks one of the two methods.
+        TypeError: the proposal lacks one of the two methods, or they take other arguments.
         ValueError: it returned a wrong shape, or a state lies outside its support.
 
     Reference: L. Tierney (1994), Markov chains for exploring posterior distributions, Annals of

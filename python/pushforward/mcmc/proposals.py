@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,10 @@ from pushforward.targets.base import number
 from pushforward.targets.torch_targets import OF_A_ROW, rows_that_fail
 
 _LOG_NORMAL, _AUTOREGRESSIVE = 1, 2  # ProposalKind in csrc/ops/ops.hpp
+_OTHER_KERNEL = {
+    False: "; Independence takes laws that do not look at the state",
+    True: "; MetropolisHastings takes proposals that look at the state",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,13 +101,16 @@ class Autoregressive:
     center: Tensor | float = 0.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.scale, Tensor) and self.scale.ndim > 1:
+            raise ValueError(
+                "scale: expected a number or a tensor of shape (dim,), got one of shape "
+                f"{tuple(self.scale.shape)}"
+            )
         check_positive(self.scale, "scale")
         persistence = number(self.persistence, "persistence")
         if not -1 < persistence < 1:
             raise ValueError(f"persistence: expected -1 < persistence < 1, got {persistence}")
-        center = torch.as_tensor(self.center, dtype=torch.float64)
-        if center.ndim > 1 or not bool(center.isfinite().all()):
-            raise ValueError("center: expected a finite number or tensor of shape (dim,)")
+        object.__setattr__(self, "center", _center(self.center))
         for name in ("scale", "center"):
             object.__setattr__(self, name, held(getattr(self, name)))
 
@@ -137,9 +145,30 @@ class Autoregressive:
         return y.reshape(state.x.shape), 0.5 * (at_y - at_x)
 
 
+def _center(value: Any) -> Tensor | float:
+    """Return a center as it was given, a sequence as a tensor; raise unless it is finite."""
+    try:
+        center = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"center: expected a number or a tensor of shape (dim,), got {type(value).__name__}"
+        ) from error
+    if center.is_complex() or center.ndim > 1:
+        raise ValueError(
+            "center: expected a real number or tensor of shape (dim,), got "
+            f"{center.dtype} of shape {tuple(center.shape)}"
+        )
+    if not bool(center.isfinite().all()):
+        raise ValueError("center: expected finite values, got inf or nan")
+    return value if isinstance(value, (int, float)) else center
+
+
 @dataclass(frozen=True, eq=False)
 class _FromTorch:
-    """A proposal that the caller wrote; ``independent`` ones do not look at the state."""
+    """A proposal that the caller wrote; ``independent`` ones do not look at the state.
+
+    It is given copies: one that writes into its arguments would move chains without a decision.
+    """
 
     law: Any
     independent: bool
@@ -174,7 +203,7 @@ class _FromTorch:
             return self.law.sample(len(x), seed=seed, chain_offset=chain_offset, dtype=x.dtype)
         with seeded(random.fold_in(seed, chain_offset), x.device):
             if not self.independent:
-                return self.law.sample(x)
+                return self.law.sample(x.clone())
             if isinstance(self.law, torch.distributions.Distribution):
                 return self.law.sample(torch.Size((len(x),)))
             return self.law.sample(len(x))
@@ -215,7 +244,9 @@ class _FromTorch:
     def _call(self, y: Tensor, x: Tensor) -> Any:
         if isinstance(self.law, NativeTarget):
             return self.law.log_density(y)
-        return self.law.log_prob(y) if self.independent else self.law.log_prob(y, x)
+        if self.independent:
+            return self.law.log_prob(y.clone())
+        return self.law.log_prob(y.clone(), x.clone())
 
     @staticmethod
     def _checked(value: Any, y: Tensor) -> Tensor:
@@ -236,9 +267,33 @@ def proposal_of(proposal: Any, *, independent: bool = False) -> Any:
                 f"{type(proposal).__name__}"
             )
         return proposal
-    wanted = ("sample",) if isinstance(proposal, NativeTarget) else ("sample", "log_prob")
-    lacking = [name for name in wanted if not callable(getattr(proposal, name, None))]
-    if lacking or (isinstance(proposal, NativeTarget) and not independent):
+    if not _fits(proposal, independent):
         given = "sample(n) and log_prob(x)" if independent else "sample(x) and log_prob(y, x)"
-        raise TypeError(f"proposal: expected an object with {given}, got {type(proposal).__name__}")
+        hint = _OTHER_KERNEL[independent] if _fits(proposal, not independent) else ""
+        raise TypeError(
+            f"proposal: expected an object with {given}, got {type(proposal).__name__}{hint}"
+        )
     return _FromTorch(proposal, independent)
+
+
+def _fits(proposal: Any, independent: bool) -> bool:
+    """Whether an object is a proposal that looks at the state, or that does not."""
+    if isinstance(proposal, NativeTarget):
+        return independent
+    return _takes(proposal, "sample", 1) and _takes(proposal, "log_prob", 1 if independent else 2)
+
+
+def _takes(proposal: Any, name: str, n: int) -> bool:
+    """Whether an object has a method that takes ``n`` arguments, as far as its signature says."""
+    method = getattr(proposal, name, None)
+    if not callable(method):
+        return False
+    try:
+        signature = inspect.signature(method)
+    except (TypeError, ValueError):  # of a method that was not written in Python
+        return True
+    try:
+        signature.bind(*range(n))
+    except TypeError:
+        return False
+    return True
