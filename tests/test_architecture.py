@@ -52,7 +52,7 @@ LAYERS = [
     ["checkpoint"],
     ["mcmc", "nets", "lattice"],
     ["chains", "recording", "sweeps"],
-    ["graphs"],
+    ["graphs", "results"],
     ["run"],
     ["resume"],
     ["sampling", "diffusion"],

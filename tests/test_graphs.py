@@ -36,7 +36,7 @@ class Gpu(TorchDispatchMode):
     def __init__(self, patch):
         super().__init__()
         self.callers = self.stream = stream(None)
-        self.sync = 1  # the caller's debug mode, "warn"
+        self.sync = 1  # the debug mode "warn"
         self.recorded, self.reads, self.replays = None, [], 0
         self.in_native = self.is_invalid = False
         self.is_busy = self.is_blind = False  # no capture can begin; the debug mode misses reads
@@ -54,8 +54,7 @@ class Gpu(TorchDispatchMode):
         }
         for name, value in cuda.items():
             patch.setattr(torch.cuda, name, value)
-        # It stands for a GPU, and no mode is active because of one: ops are to go their usual way.
-        patch.setattr(arguments, "_modes_active", lambda: 0)
+        patch.setattr(arguments, "_modes_active", lambda: 0)  # a GPU is no mode
 
     def native(self, function, *args):
         self.in_native = True
@@ -339,8 +338,7 @@ def test_a_failed_capture_takes_no_step(gpu, name, failure):
     assert gpu.stream is gpu.callers
     assert gpu.sync == 1
     run.advance(5), untried.advance(5)
-    assert same(run, untried)
-    assert not torch.equal(run.x, X)
+    assert same(run, untried) and not torch.equal(run.x, X)  # noqa: PT018
 
 
 @each_failure

@@ -14,6 +14,7 @@ import pushforward as pf
 from conftest import AsTorch
 from posteriors import posterior
 from pushforward.mcmc.adaptation import windows
+from pushforward.mcmc.nuts import EARLY_DEEPEST
 
 SIGMAS = 5.5
 DOUBLE = {"dtype": torch.float64}
@@ -185,18 +186,34 @@ def test_max_depth_is_honoured(depth):
     assert seen == [3] * (1 + 2 * (2**depth - 1))
 
 
-def test_chains_that_have_ended_are_not_evaluated():
-    seen = []
+def test_the_target_sees_all_chains_at_every_leaf():
+    # It may hold data of each, here a centre: trees of most chains end long before the eighth's.
+    centre, seen = torch.linspace(-3, 3, 8)[:, None] * torch.ones(2), []
 
     def law(x):
         seen.append(len(x))
-        return -0.5 * x.square().sum(1)
+        return -0.5 * (x - centre).square().sum(1)
 
-    h = torch.full((64,), 1.2)
+    h = torch.full((8,), 1.2)
     h[7] = 0.01
-    pf.sample(law, pf.NUTS(h), torch.ones(64, 2), n_steps=1, seed=1)
-    assert max(seen[16:]) == 1
+    chains = pf.sample(law, pf.NUTS(h), centre + 0.5, n_steps=30, seed=1)
+    assert set(seen) == {8}
+    away = pf.sample(
+        lambda x: -0.5 * x.square().sum(1), pf.NUTS(h), torch.full((8, 2), 0.5), n_steps=30, seed=1
+    )
+    assert torch.allclose(chains.draws - centre, away.draws, atol=1e-3)
     assert len(seen) > 200
+
+
+def test_a_chain_without_a_density_leaves_the_others_alone():
+    def law(x):
+        value = -0.5 * x.square().sum(1)
+        return value.where(torch.arange(len(x)) != 2, torch.nan)
+
+    with pytest.warns(RuntimeWarning, match="1 of 5 chains"):
+        chains = pf.sample(law, pf.NUTS(0.3), torch.full((5, 2), 3.0), n_steps=100, seed=1)
+    assert chains.n_nonfinite.tolist() == [0, 0, 100, 0, 0]
+    assert chains.held.tolist() == [False, False, True, False, False]
 
 
 def test_eight_schools():
@@ -225,7 +242,7 @@ def test_trajectories_are_short_until_there_is_a_metric():
 
     early = windows(75)[1][0]  # steps until the first metric, after which there may be 2**10
     assert early == 55
-    assert leapfrogs(75) < early * 2**8 + (75 - early) * 2**10 + 75
+    assert leapfrogs(75) < early * 2**EARLY_DEEPEST + (75 - early) * 2**10 + 75
     assert leapfrogs(75, max_depth=3) < 75 * 2**3 + 75
     assert pf.sample(law, pf.NUTS(), torch.ones(4, 2), warmup=75, n_steps=0).kernel.max_depth == 10
 

@@ -327,3 +327,18 @@ def test_far_points_keep_a_score():
 def test_bad_arguments_are_named(make, error, word):
     with pytest.raises(error, match=word):
         make(pf.targets)
+
+
+def test_a_target_that_writes_into_its_argument_is_refused():
+    def law(x):
+        x.clamp_(min=0)
+        return -x.sum(1)
+
+    with pytest.raises(ValueError, match=r"^target: .* writes to x in place"):
+        pf.sample(law, pf.RandomWalk(1.0), torch.ones(5, 2), n_steps=10, seed=1)
+
+
+def test_a_complex_log_density_is_refused():
+    for kernel in (pf.RandomWalk(1.0), pf.MALA(0.1)):
+        with pytest.raises(TypeError, match=r"^target: expected a real log-density, got .*complex"):
+            pf.sample(lambda x: -x.sum(1) + 1j, kernel, torch.ones(5, 2), n_steps=10, seed=1)

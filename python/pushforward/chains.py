@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pushforward import diagnostics
+from pushforward.diagnostics.table import names_of
 from pushforward.mcmc import Kernel
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Chains:
         draws: kept states ``(n_kept, n_chains, *event)``, or None unless ``store="draws"``.
         log_density: the target's log-density at them, ``(n_kept, n_chains)``, or None.
         mean: mean over all steps and chains after the burn-in, float64, shape ``event``; None
-            with ``store="last"``.
+            with ``store="last"``. Chains that were :attr:`held` are left out.
         var: variance likewise.
         kernel: the kernel with what a warm-up found and what it needs to go on.
         accept_rate: each chain's mean acceptance probability ``min(1, r)`` over the steps after the
@@ -55,6 +56,10 @@ class Chains:
         sketch: the quantiles of draws that were not kept in memory, where
             ``sample(..., quantiles=True)`` asked for them; see :meth:`quantile`.
         streamed_energy: mean of ``-log pi`` over the sketched draws, or None; see :attr:`energy`.
+        held: bool ``(n_chains,)``, or None where there are none: the chains that stood still after
+            the burn-in because no step led to finite numbers and, of kernels that accept or refuse,
+            their own density is none either. ``x`` and ``draws`` have them; all that is said of the
+            law leaves them out.
 
     """
 
@@ -78,6 +83,7 @@ class Chains:
     covariance: Tensor | None = field(default=None, repr=False)
     sketch: diagnostics.QuantileSketch | None = field(default=None, repr=False)
     streamed_energy: float | None = field(default=None, repr=False)
+    held: Tensor | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         kept = 0 if self.draws is None else len(self.draws)
@@ -94,9 +100,14 @@ class Chains:
         Over all steps where ``sample(..., covariance=True)`` added it up, else over the kept draws;
         None where there is neither.
         """
+        if self.draws is None and self.covariance is None:
+            return None
+        if self.held is not None and bool(self.held.all()):
+            dim = self.x[:1].numel()
+            return torch.full((dim, dim), torch.nan, dtype=torch.float64, device=self.x.device)
         if self.covariance is not None or self.draws is None:
             return self.covariance
-        rows = self.draws.flatten(2).flatten(0, 1).double()
+        rows = self._moving(self.draws).flatten(2).flatten(0, 1).double()
         away = rows - rows.mean(0)
         return away.mT @ away / max(len(rows) - 1, 1)
 
@@ -107,7 +118,7 @@ class Chains:
         None where there are neither.
         """
         if self.log_density is not None and self.log_density.numel() > 0:
-            return -float(self.log_density.double().mean())
+            return -float(self._moving(self.log_density).double().mean())
         return self.streamed_energy
 
     def quantile(self, q: Tensor | float) -> Tensor:
@@ -136,7 +147,7 @@ class Chains:
 
         """
         if self.draws is not None and self.draws.numel() > 0:
-            return diagnostics.quantile(self.draws, q)
+            return diagnostics.quantile(self._moving(self.draws), q)
         if self.sketch is None:
             raise ValueError(
                 "quantile: expected kept draws or a run with quantiles=True, got neither"
@@ -152,7 +163,7 @@ class Chains:
         with ``store="last"`` or where there are too few steps.
         """
         if self._has_draws:
-            return diagnostics.rhat(self._draws)
+            return diagnostics.rhat(self._moving(self._draws))
         return None if self.tallies is None else diagnostics.streaming_rhat(self.tallies)
 
     @cached_property
@@ -162,7 +173,7 @@ class Chains:
         The bulk's where draws were kept, by batch means otherwise; None likewise.
         """
         if self._has_draws:
-            return diagnostics.ess(self._draws)
+            return diagnostics.ess(self._moving(self._draws))
         return None if self.tallies is None else diagnostics.streaming_ess(self.tallies)
 
     @cached_property
@@ -175,11 +186,12 @@ class Chains:
         by_batches = None if self.tallies is None else diagnostics.streaming_mcse(self.tallies)
         if not self._has_draws:
             return by_batches
-        by_draws = diagnostics.mcse(self._draws)
-        if by_batches is None or len(self._draws) == self.n_steps:
+        draws = self._moving(self._draws)
+        by_draws = diagnostics.mcse(draws)
+        if by_batches is None or len(draws) == self.n_steps:
             return by_draws
-        n_draws = self._draws.shape[0] * self._draws.shape[1]
-        return torch.where(diagnostics.ess(self._draws) < n_draws / 2, by_draws, by_batches)
+        n_draws = draws.shape[0] * draws.shape[1]
+        return torch.where(diagnostics.ess(draws) < n_draws / 2, by_draws, by_batches)
 
     @property
     def _has_draws(self) -> bool:
@@ -194,11 +206,19 @@ class Chains:
             )
         return self.draws
 
+    def _moving(self, draws: Tensor) -> Tensor:
+        """Return what chains that were not held have of ``(n_kept, n_chains, ...)``."""
+        return draws if self.held is None else draws[:, ~self.held]
+
     def summary(self) -> diagnostics.Summary:
         """Return a table of mean, spread, quantiles, errors, ESS and R-hat of each coordinate.
 
+        Where draws were not kept in memory it is made of the streaming statistics: without the
+        error of the spread and the tails' effective size, without quantiles unless they were asked
+        for.
+
         Raises:
-            ValueError: no draws were kept.
+            ValueError: there are neither draws nor streaming statistics.
 
         Example:
             >>> import pushforward as pf, torch
@@ -207,7 +227,31 @@ class Chains:
             >>> table = chains.summary()
 
         """
-        return diagnostics.summary(self._draws)
+        if self._has_draws:
+            return diagnostics.summary(self._moving(self._draws))
+        if self.mean is None or self.var is None or self.mcse is None or self.ess is None:
+            raise ValueError(
+                "summary: expected a run with four draws or with statistics of as many steps, got "
+                f"one of {self.n_steps} steps that kept neither"
+            )
+        low, median, high = (
+            (None, None, None)
+            if self.sketch is None
+            else self.quantile(torch.tensor([0.05, 0.5, 0.95])).unbind(0)
+        )
+        return diagnostics.Summary(
+            names=names_of(tuple(self.x.shape[1:])),
+            mean=self.mean,
+            sd=self.var.sqrt(),
+            mcse_mean=self.mcse,
+            mcse_sd=None,
+            q5=low,
+            median=median,
+            q95=high,
+            ess_bulk=self.ess,
+            ess_tail=None,
+            rhat=torch.full_like(self.mean, torch.nan) if self.rhat is None else self.rhat,
+        )
 
     def to_arviz(self, name: str = "x") -> arviz.InferenceData:
         """Return the draws as ArviZ takes them: one variable, dimensions chain and draw first.

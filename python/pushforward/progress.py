@@ -12,14 +12,14 @@ _SECONDS = 2.0
 
 
 class Report:
-    """Adds what a run says of itself to a bar, every two seconds, where there is a bar."""
+    """Adds what a run says of itself to a bar, if any, every two seconds and at the end."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + _SECONDS
 
-    def tell(self, bar: Any, run: Any) -> None:
-        """Ask ``run.so_far()`` and show it, if it is time."""
-        if isinstance(bar, _Silent) or time.monotonic() < self._next:
+    def tell(self, bar: Any, run: Any, *, last: bool = False) -> None:
+        """Ask ``run.so_far()`` and show it, if it is time or the last time."""
+        if isinstance(bar, _Silent) or (time.monotonic() < self._next and not last):
             return
         bar.set_postfix(run.so_far())
         self._next = time.monotonic() + _SECONDS

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
+from pushforward.diagnostics.streaming import rhat_of_sums
 from pushforward.mcmc.adaptation import Covariance
 from pushforward.storage import DrawStore
 
@@ -157,8 +158,9 @@ class Recorder:
     def _look(self, sketch: diagnostics.QuantileSketch, draws: Tensor, values: Tensor) -> None:
         sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
         total = self.sketched[:1]  # one draw after another, however they come in blocks
-        _ops.add_chain_sums_(total, values[..., None], chain_offset=self._offset)
-        self.sketched[1] += values.numel()
+        known = values.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        _ops.add_chain_sums_(total, known[..., None], chain_offset=self._offset)
+        self.sketched[1] += values.numel() - values.isnan().sum()
 
     @property
     def is_owed(self) -> bool:
@@ -229,20 +231,28 @@ class Recorder:
         """How many draws were kept so far."""
         return self.steps_done // self.thin
 
-    def tallies(self, n_invalid: Tensor, invalid_before: Tensor) -> diagnostics.Tallies | None:
+    def tallies(
+        self, n_invalid: Tensor | None = None, invalid_before: Tensor | None = None
+    ) -> diagnostics.Tallies | None:
         """Return the streaming sums, if the run has come far enough.
 
         Args:
-            n_invalid: steps of each chain that the sums leave out, ``(n_chains,)``.
-            invalid_before: what was counted before anything was recorded.
+            n_invalid: steps of each chain that the sums leave out, ``(n_chains,)``; None for none.
+            invalid_before: what was counted before anything was recorded; None where the steps
+                that are left out are all of a chain's.
 
         """
         if self.moments is None or self.half is None or self.steps_done <= self.n_steps // 2:
             return None
         moments = self.moments
         half_total, half_squares, invalid_at_half = self.half
-        all_valid = not bool(n_invalid.any())
         half = self.n_steps // 2
+        n_valid = half_valid = None
+        if n_invalid is not None and bool(n_invalid.any()):
+            n_valid = self.steps_done - n_invalid
+            half_valid = n_valid.clamp(max=half)
+            if invalid_before is not None:
+                half_valid = half - (invalid_at_half - invalid_before)
         return diagnostics.Tallies(
             n_steps=self.steps_done,
             half_steps=half,
@@ -254,9 +264,29 @@ class Recorder:
             half_squares=half_squares,
             batch_squares=moments.batch_squares,
             open_total=moments.sum - moments.sum_at_batch,
-            n_valid=None if all_valid else self.steps_done - n_invalid,
-            half_valid=None if all_valid else half - (invalid_at_half - invalid_before),
+            n_valid=n_valid,
+            half_valid=half_valid,
         )
+
+    def rhat(self) -> Tensor | None:
+        """Return the R-hat so far: of half chains, or of whole ones before half of the run."""
+        tallies = self.tallies()
+        if tallies is not None:
+            return diagnostics.streaming_rhat(tallies)
+        if self.moments is None or self.steps_done < 2:
+            return None
+        shift, total, squares = self.moments[:3]
+        return rhat_of_sums(self.steps_done, shift, total, squares)
+
+    def discard(self, x: Tensor) -> None:
+        """Take the states of chains that have stood at ``x`` all the time out of what was pooled.
+
+        The streaming sums of each chain stay: they are left out by their number of valid steps.
+        """
+        if self.covariance is not None:
+            self.covariance.discard(x, self.steps_done)
+        if self.sketch is not None:
+            self.sketch.discard(x.reshape(len(x), -1), self.n_kept)
 
     def finish(self) -> None:
         """Write what is left, and mark the log-density that could not be computed."""

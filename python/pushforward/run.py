@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pushforward import _ops, diagnostics, lattice
-from pushforward.chains import Chains
+from pushforward import _ops, lattice
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
@@ -68,12 +66,13 @@ class Run:
         self.native = kernel.runs_on(target)
         if isinstance(target, NativeTarget):
             target.check_event(x.shape[1:])
-        self._before = list(_ops.Counts.zeros(len(x), x.device).tensors())
+        # What was counted before anything was recorded.
+        self.before = list(_ops.Counts.zeros(len(x), x.device).tensors())
         self._warm_up: WarmUp | None = None
         if plan.warmup > 0:
             if kernel.target_accept is None:
                 raise ValueError(
-                    f"warmup: expected 0 for {type(kernel).__name__}, which has nothing to adapt, "
+                    f"warmup: expected 0 for {kernel.title}, which has nothing to adapt, "
                     f"got {plan.warmup}"
                 )
             tunable = cast("Tunable", kernel)
@@ -227,16 +226,17 @@ class Run:
         begins = self.position >= self.plan.silent or (ended and isinstance(self.plan.store, Path))
         if self.recorder is not None or not begins:
             return
-        self.recorder = self._record(self.plan.n_steps)
+        self.recorder = self.record(self.plan.n_steps)
         self.state.moments = self.recorder.moments
         if self.resumed and self.recorder.disk is not None and self.position <= self.plan.silent:
             self.recorder.disk.truncate(0)  # what a run that was killed wrote after its checkpoint
 
-    def _record(self, n_steps: int) -> Recorder:
+    def record(self, n_steps: int) -> Recorder:
+        """Return what records ``n_steps`` steps from now on."""
         plan = self.plan
         if self.position > 0:
-            self._before = [_ops.copied(t) for t in self.state.counts.tensors()]
-        attributes = {"seed": plan.seed, "kernel": type(self.kernel).__name__, "thin": plan.thin}
+            self.before = [_ops.copied(t) for t in self.state.counts.tensors()]
+        attributes = {"seed": plan.seed, "kernel": self.kernel.title, "thin": plan.thin}
         return Recorder(
             self.x,
             n_steps,
@@ -264,9 +264,9 @@ class Run:
             n = int(count.sum())
             said |= {name: str(n)} if n else {}
         if self.recorder is not None:
-            tallies = self.recorder.tallies(counts.n_nonfinite * 0, self._before[0])
-            if tallies is not None:
-                said["rhat"] = f"{float(diagnostics.streaming_rhat(tallies).max()):.3f}"
+            rhat = self.recorder.rhat()
+            if rhat is not None and rhat.numel() > 0:
+                said["rhat"] = f"{float(rhat.max()):.3f}"
         return said
 
     def abandon(self) -> None:
@@ -274,52 +274,6 @@ class Run:
         if self.recorder is not None and self.recorder.disk is not None:
             with contextlib.suppress(OSError):  # the failure itself is what the caller is told
                 self.recorder.disk.close()
-
-    # ---- the result ------------------------------------------------------------------------------
-
-    def result(self, interrupted: bool) -> Chains:
-        """Return what there is."""
-        recorder, counts, plan = self.recorder or self._record(0), self.state.counts, self.plan
-        recorder.finish()
-        n, kept = recorder.steps_done, recorder.n_kept
-        nonfinite, divergent, accepted, squares = self._before
-        left_out = counts.n_nonfinite - nonfinite
-        accept_rate = accept_var = mean = var = None
-        if self.kernel.accepts:
-            left_out = _ops.zeros(left_out.shape, dtype=torch.int64, device=left_out.device)
-            accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
-            accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
-        if recorder.moments is not None:
-            shift, *sums = recorder.moments[:3]
-            x = self.x if self.x.is_floating_point() else self.x.double()  # spins are integers
-            moments = (shift.to(x), sums[0], sums[1])
-            mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
-        bad = int((counts.n_nonfinite > 0).sum())
-        if bad:
-            warnings.warn(_warning(bad, len(self.x)), RuntimeWarning, stacklevel=3)
-        covariance = None if recorder.covariance is None else recorder.covariance.covariance()
-        return Chains(
-            x=self.x,
-            draws=None if recorder.draws is None else recorder.draws[:kept],
-            log_density=None if recorder.log_density is None else recorder.log_density[:kept],
-            mean=mean,
-            var=var,
-            kernel=self.kernel.finished(self.state),
-            accept_rate=accept_rate,
-            accept_var=accept_var,
-            n_nonfinite=counts.n_nonfinite,
-            n_divergent=counts.n_divergent - divergent,
-            seed=plan.seed,
-            first_step=plan.first_step,
-            next_step=self.next_step,
-            n_steps=n,
-            interrupted=interrupted,
-            path=plan.store if isinstance(plan.store, Path) else None,
-            tallies=recorder.tallies(left_out, self._before[0]),
-            covariance=covariance,
-            sketch=recorder.sketch,
-            streamed_energy=_energy(recorder),
-        )
 
     # ---- a checkpoint ----------------------------------------------------------------------------
 
@@ -329,7 +283,7 @@ class Run:
         held = {"x": self.x}
         held |= {f"memory.{k}": v for k, v in self.state.memory.items()}
         held |= {f"counts.{i}": t for i, t in enumerate(self.state.counts.tensors())}
-        held |= {f"before.{i}": t for i, t in enumerate(self._before)}
+        held |= {f"before.{i}": t for i, t in enumerate(self.before)}
         held |= {f"kernel.{k}": v for k, v in self.kernel.found().items()}
         if self._warm_up is not None:
             held |= {f"warmup.{k}": v for k, v in self._warm_up.tensors().items()}
@@ -361,29 +315,8 @@ class Run:
         for i, counter in enumerate(self.state.counts.tensors()):
             counter.copy_(tensors[f"counts.{i}"])
         self.start_recording()
-        for i, counter in enumerate(self._before):
+        for i, counter in enumerate(self.before):
             counter.copy_(tensors[f"before.{i}"])
         recorded, n = part("recorder."), position - self.plan.silent
         if self.recorder is not None and (recorded or n > 0):  # else it begins here
             self.recorder.restore(recorded, n)
-
-
-def _energy(recorder: Recorder) -> float | None:
-    """Return the mean of ``-log_density`` over the draws that were sketched, if there are any."""
-    total, n = recorder.sketched.tolist()
-    return None if n == 0 else -total / n
-
-
-def _warning(n_bad: int, n_chains: int) -> str:
-    """Return what to say of chains that left the finite numbers."""
-    return (
-        f"{n_bad} of {n_chains} chains left the finite numbers and were held back; such steps are "
-        "counted in n_nonfinite (a smaller step_size may help)"
-    )
-
-
-def _variance(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """Return the variance of ``n`` terms from their sum and the sum of their squares."""
-    if n < 2:
-        return torch.full_like(total, torch.nan)
-    return ((squares - total.square() / n) / (n - 1)).clamp(min=0)

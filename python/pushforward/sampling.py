@@ -19,6 +19,7 @@ from pushforward.lattice import Ising
 from pushforward.pacing import Pace
 from pushforward.progress import Report, progress_bar
 from pushforward.recording import Store
+from pushforward.results import result_of
 from pushforward.resume import Resume
 from pushforward.run import Plan, Run
 from pushforward.sweeps import as_kernel
@@ -146,7 +147,7 @@ def sample(
             run.abandon()
             raise
     run.start_recording(ended=True)
-    result = run.result(interrupted=not done or interrupt.is_set())
+    result = result_of(run, interrupted=not done or interrupt.is_set())
     return result if state.dtype == x.dtype else _typed(result, x.dtype)
 
 
@@ -210,7 +211,7 @@ def _advance(
             run.advance(now)
         run.start_recording()
         bar.update(now)
-        report.tell(bar, run)
+        report.tell(bar, run, last=run.position >= total)
         resume.save(run)
         interrupt.deliver()
         if callback is not None and callback(run.next_step, run.x) and run.position < total:

@@ -41,6 +41,11 @@ class LatticeKernel(Kernel):
     moves: Any
     name: ClassVar[str] = "lattice"
 
+    @property
+    def title(self) -> str:
+        """The class of the lattice kernel."""
+        return type(self.moves).__name__
+
     def prepare(self, x: Tensor) -> Kernel:
         """Return the kernel; what it needs of the target is checked at the start."""
         return self

@@ -161,6 +161,9 @@ class Matrix:
         self._parts = [zeros, (-matrix).contiguous()]
         self._score = _native.Target(_GAUSSIAN_DENSE, len(matrix), 1, self._parts, 0.0, 0.0, 0.0)
 
+    def __reduce__(self) -> tuple[type[Matrix], tuple[Tensor]]:
+        return Matrix, (-self._parts[1],)
+
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``matrix @ row`` for each row of ``x`` ``(n, dim)``."""
         if is_plain(x):

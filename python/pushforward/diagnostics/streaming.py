@@ -227,6 +227,19 @@ def streaming_rhat(tallies: Tallies) -> Tensor:
     return (1 - (1 / count).mean() + between / within).sqrt()
 
 
+def rhat_of_sums(n_steps: int, shift: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """Return the R-hat of whole chains of ``n_steps >= 2`` from their sums, as in :class:`Tallies`.
+
+    What :func:`streaming_rhat` is before the first half of a run is over. NaN for one chain.
+    """
+    if len(total) < 2:
+        return torch.full_like(total.sum(0), math.nan)
+    count = torch.full_like(total, float(n_steps))
+    within = _centred_squares(squares, total, count).mean(0) / (n_steps - 1)
+    between = (shift.double() + total / n_steps).var(0)
+    return (1 - 1 / n_steps + between / within).sqrt()
+
+
 def streaming_ess(tallies: Tallies) -> Tensor:
     r"""Return the effective sample size of the mean of each coordinate.
 

@@ -29,13 +29,13 @@ class Summary:
         mean: over all chains and kept draws.
         sd: sample standard deviation, likewise.
         mcse_mean: Monte Carlo standard error of the mean.
-        mcse_sd: that of the standard deviation.
-        q5: 5 % quantile.
-        median: the median.
-        q95: 95 % quantile.
-        ess_bulk: effective sample size of the bulk.
-        ess_tail: that of the tails.
-        rhat: rank-normalised split R-hat.
+        mcse_sd: that of the standard deviation; None where no draws were kept.
+        q5: 5 % quantile, likewise but for a sketch of them.
+        median: the median, likewise.
+        q95: 95 % quantile, likewise.
+        ess_bulk: effective sample size of the bulk; of the mean where no draws were kept.
+        ess_tail: that of the tails, or None.
+        rhat: rank-normalised split R-hat; that of the halves' means where no draws were kept.
 
     Example:
         >>> import pushforward as pf
@@ -50,16 +50,16 @@ class Summary:
     mean: Tensor
     sd: Tensor
     mcse_mean: Tensor
-    mcse_sd: Tensor
-    q5: Tensor
-    median: Tensor
-    q95: Tensor
+    mcse_sd: Tensor | None
+    q5: Tensor | None
+    median: Tensor | None
+    q95: Tensor | None
     ess_bulk: Tensor
-    ess_tail: Tensor
+    ess_tail: Tensor | None
     rhat: Tensor
 
     def __str__(self) -> str:
-        columns = [f.name for f in fields(self)][1:]
+        columns = [f.name for f in fields(self)[1:] if getattr(self, f.name) is not None]
         head = ["", *columns]
         rows = [head]
         values = [getattr(self, name).reshape(-1)[:_ROWS].tolist() for name in columns]
@@ -115,7 +115,7 @@ def summary(draws: Tensor, *, names: Sequence[str] | None = None) -> Summary:
     draws = check_draws(draws)
     moments = each_coordinate(_location, draws, (5,))
     return Summary(
-        names=_names(names, tuple(draws.shape[2:])),
+        names=names_of(tuple(draws.shape[2:]), names),
         mean=moments[..., 0],
         sd=moments[..., 1],
         mcse_mean=mcse(draws),
@@ -135,7 +135,8 @@ def _location(x: Tensor) -> Tensor:
     return torch.cat((location, quantiles(x, (0.05, 0.5, 0.95))), 1)
 
 
-def _names(names: Any, event: tuple[int, ...]) -> tuple[str, ...]:
+def names_of(event: tuple[int, ...], names: Any = None) -> tuple[str, ...]:
+    """Return names of the coordinates of an event: those that are given, or ``x[i, j]``."""
     size = math.prod(event)
     if names is None:
         places = itertools.product(*(range(n) for n in event))

@@ -147,10 +147,7 @@ class Trees:
     def _visit(self, leaf: int, *, is_last: bool) -> int:
         """Move on by one leaf of the new half; return how many trees still grow."""
         self._at = self._at.addcmul(self._half_h, self._metric.push(self._half), value=2)
-        value, score = self._state.evaluate(self._at.reshape(-1, *self._state.x.shape[1:]))
-        if self._state.raised is not None:
-            value = value.masked_fill(self._state.raised, torch.nan)
-        score = _ops.rows(score)
+        value, score = self._evaluate()
         pulled = self._metric.pull(score)
         kick = self._half_h * pulled
         momentum = self._half + kick
@@ -170,6 +167,23 @@ class Trees:
         elif left < len(self._alive):
             self._half_h = self._half_h.where(self._alive[:, None], 0.0)  # the others stand still
         return left
+
+    def _evaluate(self) -> tuple[Tensor, Tensor]:
+        """Return the log-density and the score at the leaves.
+
+        The target is given a row of each chain, since it may hold data of each: where a tree has
+        ended it is the chain's next state.
+        """
+        state, rows = self._state, self._rows
+        all_grow = len(rows) == len(self.x)
+        points = self._at if all_grow else self.x.index_copy(0, rows, self._at)
+        value, score = state.evaluate(points.reshape(-1, *state.x.shape[1:]))
+        if state.raised is not None:
+            value = value.masked_fill(state.raised, torch.nan)
+        score = _ops.rows(score)
+        if all_grow:
+            return value, score
+        return value.index_select(0, rows), score.index_select(0, rows)
 
     def _weigh(self, leaf: int, momentum: Tensor, value: Tensor, score: Tensor) -> bool:
         """Take in the weight of a leaf; return whether any trajectory diverged there."""

@@ -184,6 +184,7 @@ def evaluate(
 def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.set_grad_enabled(score):
         at = (x.clone() if x.is_inference() else x.detach()).requires_grad_(score)
+        version = at._version
         try:
             value = target.log_density(at)
         except Exception as error:
@@ -193,6 +194,10 @@ def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
             ) from error
         if not isinstance(value, Tensor):
             raise TypeError(f"target: expected it to return a tensor, got {type(value).__name__}")
+        if value.is_complex():
+            raise TypeError(f"target: expected a real log-density, got {value.dtype}")
+        if at._version != version:
+            raise ValueError("target: expected it to leave x as it is, but it writes to x in place")
         if value.shape != x.shape[:1]:
             raise ValueError(
                 f"target: expected a log-density of shape {tuple(x.shape[:1])} for x of shape "
