@@ -25,10 +25,10 @@ DISAGREE, TRIES = 1.1, 3  # R-hat from which a run is done again, and how often
 # Chains, warm-up and kept draws that suit each: found by trying, so that all reach WANTED.
 SIZES = {
     "eight schools": {
-        "pushforward": (256, 150, 60), "NumPyro": (4, 500, 4000), "BlackJAX": (64, 500, 250),
+        "pushforward": (256, 120, 60), "NumPyro": (4, 500, 4000), "BlackJAX": (64, 500, 250),
     },
     "logistic regression": {
-        "pushforward": (128, 200, 100), "NumPyro": (4, 500, 3000), "BlackJAX": (32, 500, 400),
+        "pushforward": (64, 150, 95), "NumPyro": (4, 500, 3000), "BlackJAX": (32, 500, 400),
     },
 }  # fmt: skip
 

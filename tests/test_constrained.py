@@ -15,6 +15,7 @@ from torch.distributions import (
     Normal,
     Uniform,
     constraints,
+    transforms,
 )
 
 import pushforward as pf
@@ -191,6 +192,31 @@ def test_a_single_constraint_without_a_shape_takes_any():
     assert Constrained(lambda v: v[:, 0], constraints.simplex).constrain(u[:, 0]).shape == (4, 3)
 
 
+def test_a_bijection_in_the_place_of_a_constraint():
+    exp, shifted = transforms.ExpTransform(), transforms.AffineTransform(2.0, 3.0)
+    law = Gamma(real(2.5), real(1.3))
+    both = [
+        Constrained(lambda v: law.log_prob(v).sum(1), given, (1,))
+        for given in (constraints.positive, exp)
+    ]
+    u = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+    assert torch.equal(both[0].log_density(u), both[1].log_density(u))
+    assert fingerprint(both[0]) != fingerprint(
+        Constrained(lambda v: law.log_prob(v).sum(1), transforms.ComposeTransform([exp]), (1,))
+    )
+    above = transforms.ComposeTransform([exp, shifted])  # values above 2
+    density = Gamma(real(2.5), real(1.3))
+    moved = Constrained(lambda v: density.log_prob(v[:, 0] - 2), above, (1,))
+    total, mean, var = moments(moved.log_density, moved.constrain)
+    assert total == pytest.approx(1, abs=1e-9)
+    assert mean == pytest.approx(2 + 2.5 / 1.3, abs=1e-8)
+    assert var == pytest.approx(2.5 / 1.3**2, abs=1e-8)
+    assert torch.allclose(moved.unconstrain(moved.constrain(u)), u)
+    named = Constrained(lambda v: -v["a"] - v["b"].sum(1), {"a": exp, "b": ((2,), above)})
+    assert named.dim == 3
+    assert bool((named.constrain(torch.zeros(4, 3))["b"] == 5).all())
+
+
 def test_the_driver_samples_it():
     rate, p = Gamma(2.5, 1.3), Dirichlet(torch.ones(3))
     target = Constrained(
@@ -230,7 +256,14 @@ def fine(v):
     ("arguments", "error", "words"),
     [
         ((3, constraints.positive), TypeError, "log_density: expected"),
-        ((fine, None), TypeError, "values: expected a constraint of torch.distributions"),
+        ((fine, None), TypeError, "values: expected a constraint or a transform of torch"),
+        ((fine, transforms.AbsTransform(), (2,)), ValueError, "values: expected a bijective"),
+        ((fine, transforms.PowerTransform(2.0), (2,)), ValueError, "of all real numbers"),
+        (
+            (fine, {"a": ((2, 2), transforms.LowerCholeskyTransform())}),
+            ValueError,
+            "a: expected a bijection whose log-Jacobian torch knows",
+        ),
         ((fine, constraints.interval), TypeError, "values: expected a constraint"),
         ((fine, constraints.boolean), ValueError, "values: expected a constraint with a bijection"),
         ((fine, constraints.nonnegative_integer), ValueError, "with a bijection"),

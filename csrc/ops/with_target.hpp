@@ -56,15 +56,14 @@ constexpr int kMostDim<Ring<T>> = 2;
 
 // Whether a target has kernels for so many coordinates.
 template <class Target, class D>
-constexpr bool may_have(D) {
-  return !D::kKnown || (kLeastDim<Target> <= D::kValue && D::kValue <= kMostDim<Target>);
-}
+constexpr bool kMayHave =
+    !D::kKnown || (kLeastDim<Target> <= D::kValue && D::kValue <= kMostDim<Target>);
 
 template <class T, class Real, class D>
 PF_SHARED_CODE Real evaluate_any(const TargetParams& p, const Real* x, Real* score, Real* work,
                                  D dim, bool wanted) {
   auto of = [&](const auto& target) {
-    if constexpr (may_have<value_type<decltype(target)>>(D{})) {
+    if constexpr (kMayHave<value_type<decltype(target)>, D>) {
       return target.evaluate(x, score, work, dim, wanted);
     } else {
       return Real(T(0));

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import Transform
 
@@ -66,7 +66,7 @@ class Constrained:
 
     .. math:: \log p(u) = \log\pi(T(u)) + \log|\det \partial T / \partial u|
 
-    ``T`` is ``torch.distributions.biject_to(constraint)``. Where it changes the dimension, as for
+    ``T`` is ``torch.distributions.biject_to(constraint)``, or a bijection that is given. Where it changes the dimension, as for
     the simplex, the determinant is that of the coordinates that are free: all but the last entry
     of a simplex, the part below the diagonal of a Cholesky factor of a correlation.
 
@@ -75,13 +75,19 @@ class Constrained:
             (see :func:`pushforward.targets.as_target`). It is given a tensor
             ``(n_chains, *shape)``, or a dict of such.
         constraint: a constraint of ``torch.distributions.constraints`` for the whole event, or a
-            dict from names to ``(shape, constraint)``; a bare constraint there is one number.
+            dict from names to ``(shape, constraint)``; a bare constraint there is one number. In
+            the place of a constraint there may be a bijective ``Transform`` of
+            ``torch.distributions`` from all real numbers, with a log-Jacobian.
         shape: shape of the whole event's values, beside a single constraint; without it any shape
             is taken and ``dim`` is not known.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: there is no bijection to a constraint, or none to values of that shape.
+        ValueError: there is no bijection to a constraint, or none to values of that shape, or a
+            transform is no bijection from all real numbers.
+
+    What a run says of chains (``mean``, ``rhat``, ``draws`` ...) is of the coordinates u; see
+    :meth:`constrain`.
 
     Reference: B. Carpenter et al. (2017), Stan: a probabilistic programming language, J. Stat.
     Softw. 76.
@@ -103,7 +109,7 @@ class Constrained:
     def __init__(
         self,
         log_density: Any,
-        constraint: Constraint | Mapping[str, Any],
+        constraint: Constraint | Transform | Mapping[str, Any],
         shape: Sequence[int] | None = None,
     ) -> None:
         self._law = _law(log_density)
@@ -249,16 +255,8 @@ def _parts(constraints: Mapping[str, Any]) -> tuple[_Part, ...]:
 
 
 def _part(name: str, constraint: Any, shape: Any, start: int) -> _Part:
-    if not isinstance(constraint, Constraint):
-        raise TypeError(
-            f"{name}: expected a constraint of torch.distributions, got {type(constraint).__name__}"
-        )
-    try:
-        transform = biject_to(constraint)
-    except NotImplementedError:
-        transform = None
-    if transform is None or not transform.bijective:
-        raise ValueError(f"{name}: expected a constraint with a bijection, got {constraint}")
+    transform = _bijection(name, constraint)
+    constraint = transform.codomain if isinstance(constraint, Transform) else constraint
     if shape is None:
         return _Part(name, constraint, transform, None, None, slice(start, None))
     if isinstance(shape, str) or not isinstance(shape, Sequence):
@@ -273,4 +271,43 @@ def _part(name: str, constraint: Any, shape: Any, start: int) -> _Part:
     if not fits:
         raise ValueError(f"{name}: expected a shape that {constraint} can have, got {shape}")
     stop = start + math.prod(inner)
+    _check_jacobian(name, transform, inner)
     return _Part(name, constraint, transform, shape, inner, slice(start, stop))
+
+
+def _bijection(name: str, constraint: Any) -> Transform:
+    """Return the bijection from all real numbers to a constraint, or the one that is given."""
+    if isinstance(constraint, Transform):
+        domain = constraint.domain
+        while isinstance(domain, constraints.independent):
+            domain = domain.base_constraint
+        if not constraint.bijective or domain is not constraints.real:
+            raise ValueError(
+                f"{name}: expected a bijective transform of all real numbers, got {constraint}"
+            )
+        return constraint
+    if not isinstance(constraint, Constraint):
+        raise TypeError(
+            f"{name}: expected a constraint or a transform of torch.distributions, got "
+            f"{type(constraint).__name__}"
+        )
+    try:
+        transform = biject_to(constraint)
+    except NotImplementedError:
+        transform = None
+    if transform is None or not transform.bijective:
+        raise ValueError(f"{name}: expected a constraint with a bijection, got {constraint}")
+    return transform
+
+
+def _check_jacobian(name: str, transform: Transform, inner: tuple[int, ...]) -> None:
+    """Raise ValueError unless torch knows the log-Jacobian of a transform."""
+    u = torch.zeros((1, *inner))
+    if u.numel() == 0:
+        return
+    try:
+        transform.log_abs_det_jacobian(u, transform(u))
+    except NotImplementedError:
+        raise ValueError(
+            f"{name}: expected a bijection whose log-Jacobian torch knows, got {transform}"
+        ) from None
