@@ -121,7 +121,7 @@ class TileMoments {
   // States that wait at most: of many coordinates fewer, so that they stay in the nearest cache.
   static constexpr int64_t kMostWaiting = 8;
   static PF_HD int64_t n_waiting(D dim) {
-    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : kMostWaiting / dim;
+    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 8 : kMostWaiting / dim;
   }
   // Whether the sums of batches are in scratch too.
   static PF_HD bool has_batches(D) { return !Tile::kScratchIsScarce; }

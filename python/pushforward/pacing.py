@@ -14,6 +14,7 @@ __all__ = ["Pace"]
 
 _SECONDS = 0.1
 _IN_FLIGHT = 2
+_GROWTH = 64  # of chunks, at most: the first may have been lucky
 
 
 class Pace:
@@ -48,4 +49,4 @@ class Pace:
             self._learn(steps, began_at.elapsed_time(ended_at) / 1000)
 
     def _learn(self, n: int, seconds: float) -> None:
-        self.chunk = max(1, min(16 * n, int(n * _SECONDS / max(seconds, 1e-9))))
+        self.chunk = max(1, min(_GROWTH * n, int(n * _SECONDS / max(seconds, 1e-9))))
