@@ -66,9 +66,10 @@ class Constrained:
 
     .. math:: \log p(u) = \log\pi(T(u)) + \log|\det \partial T / \partial u|
 
-    ``T`` is ``torch.distributions.biject_to(constraint)``, or a bijection that is given. Where it changes the dimension, as for
-    the simplex, the determinant is that of the coordinates that are free: all but the last entry
-    of a simplex, the part below the diagonal of a Cholesky factor of a correlation.
+    ``T`` is ``torch.distributions.biject_to(constraint)``, or a bijection that is given. Where it
+    changes the dimension, as for the simplex, the determinant is that of the coordinates that are
+    free: all but the last entry of a simplex, the part below the diagonal of a Cholesky factor of a
+    correlation.
 
     Args:
         log_density: a callable from constrained values to ``(n_chains,)``, or another target

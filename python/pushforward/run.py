@@ -102,10 +102,14 @@ class Run:
 
     def begin(self) -> None:
         """Fill the kernel's memory and check the start."""
-        if not (self.native and isinstance(self.kernel, Metropolised)):
+        is_lattice = native_sweeps(self.kernel, self.target) is not None
+        # Native runs evaluate the start themselves, once more, and remember nothing of it.
+        if not ((self.native or is_lattice) and isinstance(self.kernel, Metropolised)):
             self.kernel.begin(self.state)
         if self.native:
-            value = self.target.log_density(_ops.rows(self.x))  # the run does it once more
+            value = self.target.log_density(_ops.rows(self.x))
+        elif is_lattice:
+            value = self.target.log_density(self.x)
         else:
             value = self.kernel.log_density(self.state)
         if _ops.is_finite(value):
