@@ -7,12 +7,8 @@
 
 namespace pf::PF_BACKEND {
 
-// States of a lattice that wait at most, to be added to streaming sums together: the more, the less
-// often the sums are read and written. Fewer where they would not stay in a core's own cache.
-constexpr int kMostWaiting = 8, kFewerWait = 4;
-static int n_waiting(int64_t bytes_of_a_state) {
-  return kMostWaiting * bytes_of_a_state <= second_level_cache() / 2 ? kMostWaiting : kFewerWait;
-}
+// States of a lattice that wait at most, to be added to streaming sums together.
+constexpr int kMostWaiting = 4;
 
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.

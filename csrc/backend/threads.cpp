@@ -5,7 +5,6 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -231,14 +230,6 @@ void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
     worked = task.work();
   }
   if (!worked && task.next.load() < n) throw std::bad_alloc();
-}
-
-int64_t second_level_cache() {
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-  static const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-  if (bytes > 0) return bytes;
-#endif
-  return 512 << 10;
 }
 
 void advise_huge_pages(void* data, int64_t bytes) {

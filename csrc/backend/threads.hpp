@@ -14,9 +14,6 @@ namespace pf {
 void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
                   int64_t scratch_bytes, void (*fn)(void*, int64_t, int64_t, void*), void* context);
 
-// Bytes of a core's second-level cache, or a common size where the system does not say.
-int64_t second_level_cache();
-
 // Asks for huge pages under a large fresh buffer, where the system has them.
 void advise_huge_pages(void* data, int64_t bytes);
 

@@ -13,16 +13,9 @@ namespace {
 // Estimates of what a site costs in a pass, with and without making its normal.
 constexpr double kNoisy = 1.4, kQuiet = 0.3;
 
-// States that wait at most for the streaming sums.
-PF_HD int most_waiting(const Phi4RunParams& p) {
-  if (kMostWaiting == 1 || p.move == Phi4Move::kMetropolis) return 1;
-  return n_waiting(p.fields.shape.n_sites * (p.fields.dtype == Dtype::kFloat64 ? 8 : 4));
-}
-
 // Arrays of a lattice: of states, and what a step needs beside them, which comes last.
 PF_HD int n_arrays(const Phi4RunParams& p) {
-  const int states = most_waiting(p);
-  const int waiting = p.moments.sum != nullptr && states > 2 ? states - 2 : 0;
+  const int waiting = p.moments.sum != nullptr && kMostWaiting > 2 ? kMostWaiting - 2 : 0;
   switch (p.move) {
     case Phi4Move::kHmc: return 4 + waiting;
     case Phi4Move::kMetropolis: return 3;
@@ -50,8 +43,7 @@ class Phi4Chain {
         normals_(noise(p.move == Phi4Move::kHmc ? purpose::kMomentum : purpose::kProposal),
                  last_entry()),
         moves_(noise(purpose::kProposal), last_entry()),
-        words_(noise(purpose::kSite), last_entry()),
-        most_waiting_(most_waiting(p)) {}
+        words_(noise(purpose::kSite), last_entry()) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -119,16 +111,17 @@ class Phi4Chain {
       if (counts) add_states<1>(&at_);
     } else {
       if (counts) waiting_[n_waiting_++] = at_;
-      if (n_waiting_ == most_waiting_ || closes || k + 1 == p_.n_steps) add_waiting();
+      const int most = p_.move == Phi4Move::kMetropolis ? 1 : kMostWaiting;
+      if (n_waiting_ == most || closes || k + 1 == p_.n_steps) add_waiting();
     }
     if (closes) close_batch();
   }
   PF_HD void add_waiting() {
-    int n = 0;
-    for (; n + kMostWaiting <= n_waiting_; n += kMostWaiting)
-      add_states<kMostWaiting>(waiting_ + n);
-    for (; n + kFewerWait <= n_waiting_; n += kFewerWait) add_states<kFewerWait>(waiting_ + n);
-    for (; n < n_waiting_; ++n) add_states<1>(waiting_ + n);
+    if (n_waiting_ == kMostWaiting) {
+      add_states<kMostWaiting>(waiting_);
+    } else {
+      for (int n = 0; n < n_waiting_; ++n) add_states<1>(waiting_ + n);
+    }
     n_waiting_ = 0;
   }
   // Adds states one after another.
@@ -296,7 +289,7 @@ class Phi4Chain {
   NoEntries<T> silence_;
   Array at_;
   Array waiting_[kMostWaiting];  // states for the streaming sums, the latest of them at_
-  int n_waiting_ = 0, most_waiting_;
+  int n_waiting_ = 0;
 };
 
 struct RunField {

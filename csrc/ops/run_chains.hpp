@@ -118,11 +118,10 @@ class TileMoments {
   }
 
  private:
-  // States that wait at most. They are copied: a step that writes the state where it waits is no
-  // faster, since the next one then finds it in a farther cache.
+  // States that wait at most: of many coordinates fewer, so that they stay in the nearest cache.
   static constexpr int64_t kMostWaiting = 8;
   static PF_HD int64_t n_waiting(D dim) {
-    return Tile::kScratchIsScarce ? 0 : dim > 4 ? kMostWaiting : kMostWaiting / dim;
+    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : kMostWaiting / dim;
   }
   // Whether the sums of batches are in scratch too.
   static PF_HD bool has_batches(D) { return !Tile::kScratchIsScarce; }
