@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import itertools
 import math
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from harness import Absent, Case, Contender, arguments, attempt, run
 from machine import pin
 from make_tables import publish
 
-MIXTURE_BAR, HMC_BAR, STATISTICS_BAR = 10.0, 5.0, 0.87
+MIXTURE_BAR, HMC_BAR, STATISTICS_BAR, PROGRESS_BAR = 10.0, 5.0, 0.87, 0.97
 SCALE, STEP_SIZE = 0.35, 0.02
 HMC_STEP, LEAPFROG = 0.25, 20
 NOTE = (
@@ -157,6 +159,31 @@ def statistics(kernel: Any, quick: bool, *, in_many: bool = False) -> Case:
     )
 
 
+def progress(quick: bool) -> Case:
+    """What a progress bar with acceptance and R-hat costs."""
+    n_chains, steps = (10_000, 50) if quick else (100_000, 2000)
+    law, seeds = modes(), itertools.count()
+    target = pf.targets.GaussianMixture(law.means, scales=law.stds)
+    start = law.start(n_chains)
+
+    def contender(shown: bool, **more: Any) -> Contender:
+        def call() -> pf.Chains:
+            with contextlib.redirect_stderr(io.StringIO()):
+                return pf.sample(
+                    target, pf.MALA(STEP_SIZE), start, n_steps=steps, store="stats",
+                    seed=next(seeds), progress=shown,
+                )  # fmt: skip
+
+        return Contender(f"progress={shown}", call, n_chains * steps, gated(law.check), **more)
+
+    return Case(
+        claim=f"MALA with a progress bar, 8 Gaussians in 2-D, {n_chains:,} chains",
+        unit="chain-steps",
+        contenders=[contender(True, role="ours"), contender(False, bar=PROGRESS_BAR)],
+        note="The bar writes to memory; it says the rate, the acceptance and R-hat.",
+    )
+
+
 def cases(quick: bool) -> dict[str, Callable[[], Case]]:
     """Return the cases by name."""
     return {
@@ -170,6 +197,7 @@ def cases(quick: bool) -> dict[str, Callable[[], Case]]:
         "statistics of hmc in many": partial(
             statistics, pf.HMC(HMC_STEP, LEAPFROG), quick, in_many=True
         ),
+        "progress": partial(progress, quick),
     }
 
 

@@ -36,7 +36,8 @@ those into this page.
   it says how many times as long as pushforward the contender took. All entries are the median
   over the rounds, with the quartiles in brackets.
 - The samples of every timed call pass a test of their law before the time counts; a contender that
-  fails it ends the benchmark. A test raises a false alarm with probability 1e-9.
+  fails it ends the benchmark, or on a GPU its case, which is then named. A test raises a false
+  alarm with probability 1e-9.
 - *Measured / ceiling* is the share of what the machine can do at all, measured in the same rounds.
 - A bar is what we ask of pushforward against that contender. A benchmark fails its bar in public.
 """
@@ -188,6 +189,8 @@ def benchmark(record: Record) -> list[str]:
     lines += [head, "|---|---|---|---|---|---|"]
     lines += [summary_row(case) for case in record["cases"]]
     lines += [""]
+    if "failed" in record:
+        lines += ["Cases that failed: " + "; ".join(record["failed"]) + ".", ""]
     for case in record["cases"]:
         lines += case_table(case)
     return lines

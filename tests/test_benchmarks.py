@@ -167,6 +167,13 @@ def test_tables_say_pass_and_fail() -> None:
     assert "| **ours** | 4.00 µs |  | at most 5.00 µs | pass |" in page
 
 
+def test_cases_that_failed_are_named() -> None:
+    record = record_of(harness.measure("c", case_of(fixed("ours", [1.0], role="ours")), 1))
+    assert "failed" not in make_tables.page([record]).split("## A CPU")[1]
+    page = make_tables.page([{**record, "failed": ["flow: GateError: a mean is off"]}])
+    assert "Cases that failed: flow: GateError: a mean is off." in page
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [(0.0123, "0.0123"), (9.8, "9.80"), (123.4, "123"), (999.9, "1000"), (0, "0")],

@@ -66,7 +66,7 @@ def test_suites_of_many_steps(module_with_every_kernel, names, least):
     assert count_passed(module, suites(names), sanitized=False) >= least
 
 
-@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.soak) for s in (1, 2))])
 def test_lattices_in_global_memory(module, seed):
     files = [f"tests/test_lattice_{name}.py" for name in ("ising", "phi4")]
     assert count_passed(module, [*files, "-k", "too_large"], seed, PF_EMULATOR_SHARED="4096") == 9
