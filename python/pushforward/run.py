@@ -16,7 +16,7 @@ from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
 from pushforward.recording import Recorder, Store
-from pushforward.sweeps import Sweeps, native_sweeps
+from pushforward.sweeps import Sweeps, known_log_density, native_sweeps
 from pushforward.targets import NativeTarget, Target
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class Run:
                 n_nonfinite = self.state.counts.n_nonfinite
                 recorder.see(self.x, now, n_nonfinite, adds_up=sweeps.adds_up)
                 if recorder.is_owed:
-                    recorder.pay(self.target.log_density(self.x))
+                    recorder.pay(known_log_density(self.target, self.x))
 
     def _advance_torch(self) -> None:
         recorder = self.recorder

@@ -107,7 +107,13 @@ class Ising(LatticeLaw):
             ValueError: likewise.
 
         """
-        energy = self.energy(x)
+        return self._over_temperature(x, self.energy(x))
+
+    def log_density_of_spins(self, x: Tensor) -> Tensor:
+        """Return :meth:`log_density` of what is known to be spins, as :meth:`energy_of_spins`."""
+        return self._over_temperature(x, self.energy_of_spins(x))
+
+    def _over_temperature(self, x: Tensor, energy: Tensor) -> Tensor:
         return -energy / self.placed(x)["temperature"].to(energy.dtype)
 
     def check_state(self, x: Tensor) -> None:
