@@ -212,6 +212,8 @@ def test_a_bijection_in_the_place_of_a_constraint():
     assert mean == pytest.approx(2 + 2.5 / 1.3, abs=1e-8)
     assert var == pytest.approx(2.5 / 1.3**2, abs=1e-8)
     assert torch.allclose(moved.unconstrain(moved.constrain(u)), u)
+    with pytest.raises(ValueError, match=r"^values: expected values inside the range of"):
+        moved.unconstrain(real(1.5)[:, None])
     named = Constrained(lambda v: -v["a"] - v["b"].sum(1), {"a": exp, "b": ((2,), above)})
     assert named.dim == 3
     assert bool((named.constrain(torch.zeros(4, 3))["b"] == 5).all())
@@ -270,6 +272,7 @@ class Cubes(transforms.Transform):
         ((fine, transforms.AbsTransform(), (2,)), ValueError, "values: expected a bijective"),
         ((fine, transforms.PowerTransform(2.0), (2,)), ValueError, "of all real numbers"),
         ((fine, transforms.LowerCholeskyTransform(), (2, 2)), ValueError, "of all real numbers"),
+        ((fine, transforms.Transform(), (2,)), ValueError, "values: expected a bijective"),
         ((fine, {"a": Cubes()}), ValueError, "a: expected a bijection whose log-Jacobian torch"),
         ((fine, constraints.interval), TypeError, "values: expected a constraint"),
         ((fine, constraints.boolean), ValueError, "values: expected a constraint with a bijection"),

@@ -200,7 +200,7 @@ def running(kernel, target=None, store="stats"):
     plan = Plan(0, 0, 40, 1, store, covariance=store == "draws", quantiles=False, first_step=0,
                 chain_offset=0, seed=3)  # fmt: skip
     run = Run(target, as_kernel(kernel, target), X.clone(), plan)
-    run.begin()
+    run.begin(), run.native or run.kernel.begin(run.state)  # on a field, a run would not need it
     run.start_recording()
     return run
 

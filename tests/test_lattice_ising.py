@@ -162,10 +162,10 @@ def test_a_large_lattice_equals_numpy(restore_threads):
 
 @pytest.mark.parametrize("field", [0.0, 0.02])
 @pytest.mark.parametrize(
-    ("shape", "temperature"), [((96, 94), 2.25), ((2, 5001), 1.0), ((3, 41, 70), 4.4)], ids=str
+    ("shape", "temperature"), [((96, 94), 2.25), ((67, 130), 2.0), ((70, 3, 41), 4.4)], ids=str
 )
 def test_threads_share_the_clusters_of_a_lattice(shape, temperature, field, restore_threads):
-    # Strips of it, whose clusters meet: three lattices are fewer than the threads like.
+    # Strips of it, whose clusters meet, where there are fewer lattices than threads.
     law = Ising(shape, temperature=temperature, field=field)
     results = []
     for n_threads in (1, 2, 4, 16):

@@ -90,7 +90,7 @@ class ClusterLattice {
         x_(spins.lattice(index)),
         place_(place),
         layers_(spins.shape.size[0]),
-        n_strips_(place.n_threads > 1 ? 4 * int64_t{place.n_threads} : 1) {
+        n_strips_(place.n_threads) {
     if (n_strips_ > layers_) n_strips_ = layers_;
     first_site_ =
         reinterpret_cast<uint32_t*>(static_cast<float*>(memory) + 2 * Bonds::segments(sites_) +
@@ -258,9 +258,12 @@ static void for_each_cluster_lattice(const Spins<U>& spins, const ClusterMoves& 
                                      bool may_share, const Place& place, const Move& move) {
   const double nanoseconds =
       10.0 * static_cast<double>(spins.shape.n_sites) * static_cast<double>(moves.n_steps);
-  const bool share_a_lattice = may_share && spins.shape.n_sites > 8192 &&
-                               spins.n_lattices % place.n_threads != 0 &&
-                               spins.n_lattices < 4 * static_cast<int64_t>(place.n_threads);
+  // Strips of a few layers have little but edges, where clusters are joined by one thread.
+  const int64_t n = spins.n_lattices, n_threads = place.n_threads;
+  const bool too_few = n < n_threads || (spins.shape.n_sites >= int64_t{1} << 18 &&
+                                         n % n_threads != 0 && n < 4 * n_threads);
+  const bool share_a_lattice =
+      may_share && too_few && spins.shape.n_sites > 8192 && spins.shape.size[0] >= 4 * n_threads;
   const Place alone{1, place.device, place.stream};
   for_each_block(
       spins.n_lattices, share_a_lattice ? spins.n_lattices : 1, share_a_lattice ? alone : place,

@@ -56,10 +56,10 @@ class Chains:
         sketch: the quantiles of draws that were not kept in memory, where
             ``sample(..., quantiles=True)`` asked for them; see :meth:`quantile`.
         streamed_energy: mean of ``-log pi`` over the sketched draws, or None; see :attr:`energy`.
-        held: bool ``(n_chains,)``, or None where there are none: the chains that stood still after
-            the burn-in because no step led to finite numbers and, of kernels that accept or refuse,
-            their own density is none either. ``x`` and ``draws`` have them; all that is said of the
-            law leaves them out.
+        held: bool ``(n_chains,)``, or None where there are none: the chains that no step could
+            move, since the log-density at their start, or the score where the kernel uses it, is no
+            finite number. ``x`` and ``draws`` have them; all that is said of the law leaves them
+            out.
 
     """
 
@@ -147,6 +147,9 @@ class Chains:
 
         """
         if self.draws is not None and self.draws.numel() > 0:
+            if self.held is not None and bool(self.held.all()):
+                shape = (*torch.as_tensor(q).shape, *self.x.shape[1:])
+                return self.x.new_full(shape, torch.nan, dtype=torch.float64)
             return diagnostics.quantile(self._moving(self.draws), q)
         if self.sketch is None:
             raise ValueError(

@@ -57,7 +57,11 @@ class _Part:
             raise ValueError(f"{self.name}: expected values in {self.constraint}, got others")
         u = self.transform.inv(value)
         if not bool(u.isfinite().all()):
-            raise ValueError(f"{self.name}: expected values inside {self.constraint}, got its edge")
+            real = self.constraint is constraints.real
+            inside = "the range of its bijection" if real else self.constraint
+            raise ValueError(
+                f"{self.name}: expected values inside {inside}, got its edge or others"
+            )
         return u if self.inner is None else u.reshape(len(u), math.prod(self.inner))
 
 
@@ -279,7 +283,7 @@ def _part(name: str, constraint: Any, shape: Any, start: int) -> _Part:
 def _bijection(name: str, constraint: Any) -> Transform:
     """Return the bijection from all real numbers to a constraint, or the one that is given."""
     if isinstance(constraint, Transform):
-        domain = constraint.domain
+        domain = getattr(constraint, "domain", None)
         while isinstance(domain, constraints.independent):
             domain = domain.base_constraint
         if not constraint.bijective or domain is not constraints.real:
@@ -308,7 +312,9 @@ def _check_jacobian(name: str, transform: Transform, inner: tuple[int, ...]) -> 
         return
     try:
         transform.log_abs_det_jacobian(u, transform(u))
-    except NotImplementedError:
+    except NotImplementedError:  # a RuntimeError, too
         raise ValueError(
             f"{name}: expected a bijection whose log-Jacobian torch knows, got {transform}"
         ) from None
+    except RuntimeError:
+        return  # its parameters are on another device, which the first evaluation names

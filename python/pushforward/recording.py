@@ -34,6 +34,8 @@ class Recorder:
         quantiles: whether draws that are not kept in memory are sketched, with their energy.
         chain_offset: global index of the first chain.
         attributes: what a store on disk says of the run.
+        held: which chains no step can move, ``(n_chains,)``, or None: what is pooled over chains
+            leaves them out.
 
     """
 
@@ -49,7 +51,9 @@ class Recorder:
         chain_offset: int,
         attributes: dict[str, Any] | None = None,
         resumed: bool = False,
+        held: Tensor | None = None,
     ) -> None:
+        self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
         self._x, self._offset = x, chain_offset
         self.draws: Tensor | None = None
@@ -117,6 +121,10 @@ class Recorder:
             "moments": self.moments,
         }
 
+    def _moving(self, states: Tensor) -> Tensor:
+        """Return what chains that move have of ``(n_states, n_chains, ...)``."""
+        return states if self._moves is None else states.index_select(1, self._moves)
+
     @property
     def _keeps(self) -> bool:
         """Whether every draw is looked at."""
@@ -126,7 +134,7 @@ class Recorder:
         """Take in what a native run of ``n`` steps wrote."""
         draws, log_density = outputs["draws"], outputs["log_density"]
         if self.covariance is not None:
-            self.covariance.add(draws, self._offset)
+            self.covariance.add(self._moving(draws), self._offset)
         if outputs["thin"] != self.thin and self._keeps:
             first = self.thin - 1 - self.steps_done % self.thin
             draws, log_density = draws[first :: self.thin], log_density[first :: self.thin]
@@ -156,11 +164,11 @@ class Recorder:
         self._owed = None
 
     def _look(self, sketch: diagnostics.QuantileSketch, draws: Tensor, values: Tensor) -> None:
+        draws, values = self._moving(draws), self._moving(values)
         sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
         total = self.sketched[:1]  # one draw after another, however they come in blocks
-        known = values.nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
-        _ops.add_chain_sums_(total, known[..., None], chain_offset=self._offset)
-        self.sketched[1] += values.numel() - values.isnan().sum()
+        _ops.add_chain_sums_(total, values[..., None], chain_offset=self._offset)
+        self.sketched[1] += values.numel()
 
     @property
     def is_owed(self) -> bool:
@@ -176,7 +184,7 @@ class Recorder:
 
     def _keep(self, x: Tensor, n_nonfinite: Tensor) -> None:
         if self.covariance is not None:
-            self.covariance.add(x[None], self._offset)
+            self.covariance.add(self._moving(x[None]), self._offset)
         if self.steps_done % self.thin == 0:
             at = self.steps_done // self.thin - 1
             if self.draws is not None and self.log_density is not None:
@@ -270,23 +278,13 @@ class Recorder:
 
     def rhat(self) -> Tensor | None:
         """Return the R-hat so far: of half chains, or of whole ones before half of the run."""
-        tallies = self.tallies()
+        tallies = self.tallies(None if self._held is None else self._held * self.steps_done)
         if tallies is not None:
             return diagnostics.streaming_rhat(tallies)
         if self.moments is None or self.steps_done < 2:
             return None
-        shift, total, squares = self.moments[:3]
+        shift, total, squares = (self._moving(part[None])[0] for part in self.moments[:3])
         return rhat_of_sums(self.steps_done, shift, total, squares)
-
-    def discard(self, x: Tensor) -> None:
-        """Take the states of chains that have stood at ``x`` all the time out of what was pooled.
-
-        The streaming sums of each chain stay: they are left out by their number of valid steps.
-        """
-        if self.covariance is not None:
-            self.covariance.discard(x, self.steps_done)
-        if self.sketch is not None:
-            self.sketch.discard(x.reshape(len(x), -1), self.n_kept)
 
     def finish(self) -> None:
         """Write what is left, and mark the log-density that could not be computed."""
@@ -333,7 +331,8 @@ class Recorder:
         if self.covariance is not None:
             names = ("shift", "sums")
             self.covariance.restore(
-                {k: tensors[f"covariance.{k}"] for k in names}, steps_done * len(self._x)
+                {k: tensors[f"covariance.{k}"] for k in names},
+                steps_done * (len(self._x) if self._moves is None else len(self._moves)),
             )
         if self.sketch is not None:
             parts = ("first", "counts", "ends", "edges", "done")

@@ -27,11 +27,10 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
     n, kept = recorder.steps_done, recorder.n_kept
     nonfinite, divergent, accepted, squares = run.before
     left_out = counts.n_nonfinite - nonfinite
-    held = _held(run, left_out, n)
     accept_rate = accept_var = mean = var = None
     if run.kernel.accepts:  # their steps that are not taken repeat the state, which counts
         zero = _ops.zeros(left_out.shape, dtype=torch.int64, device=left_out.device)
-        left_out = zero if held is None else zero.masked_fill_(held, n)
+        left_out = zero if run.held is None else zero.masked_fill_(run.held, n)
         accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
         accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
     if recorder.moments is not None:
@@ -39,8 +38,6 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         x = run.x if run.x.is_floating_point() else run.x.double()  # spins are integers
         moments = (shift.to(x), sums[0], sums[1])
         mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
-    if held is not None:
-        recorder.discard(run.x[held])
     bad = int((counts.n_nonfinite > 0).sum())
     if bad:
         warnings.warn(_warning(bad, len(run.x)), RuntimeWarning, stacklevel=3)
@@ -66,26 +63,8 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         covariance=covariance,
         sketch=recorder.sketch,
         streamed_energy=_energy(recorder),
-        held=held,
+        held=run.held,
     )
-
-
-def _held(run: Run, left_out: Tensor, n: int) -> Tensor | None:
-    """Return which chains no recorded step has moved since none led to finite numbers.
-
-    A chain that accepts or refuses, and whose own density is finite, has refused for good
-    reason. None if there are no such chains.
-    """
-    held = left_out >= n
-    if n == 0 or not bool(held.any()):
-        return None
-    if run.kernel.accepts:
-        if run.native:
-            value = run.target.log_density(_ops.rows(run.x))
-        else:
-            value = run.kernel.log_density(run.state)
-        held &= ~value.isfinite()
-    return held if bool(held.any()) else None
 
 
 def _energy(recorder: Recorder) -> float | None:

@@ -63,6 +63,7 @@ class Run:
         self.state = State(target, x, plan.seed, plan.chain_offset, counts)
         self.graph: StepGraph | None = None
         self.recorder: Recorder | None = None
+        self.held: Tensor | None = None  # chains that no step can move
         self.native = kernel.runs_on(target)
         if isinstance(target, NativeTarget):
             target.check_event(x.shape[1:])
@@ -106,20 +107,43 @@ class Run:
         # Native runs evaluate the start themselves, once more, and remember nothing of it.
         if not ((self.native or is_lattice) and isinstance(self.kernel, Metropolised)):
             self.kernel.begin(self.state)
+        value, score = self._evaluated()
+        if not _ops.is_finite(value):
+            bad = (value == -torch.inf).nonzero()[:, 0]
+            if len(bad) > 0:
+                raise ValueError(
+                    "x: expected a start where the density is positive; it is 0 in "
+                    f"{len(bad)} chains, the first being {bad[:5].tolist()}{self._why(int(bad[0]))}"
+                )
+        self.held = self._stuck(value, score)
+
+    def _evaluated(self) -> tuple[Tensor, Tensor | None]:
+        """Return the log-density at the state, and the score ``(n_chains, dim)`` if it is used."""
+        kernel, x = self.kernel, self.x
+        uses_score = kernel.stays_at_no_number and getattr(kernel, "uses_score", True)
         if self.native:
-            value = self.target.log_density(_ops.rows(self.x))
-        elif is_lattice:
-            value = self.target.log_density(self.x)
-        else:
-            value = self.kernel.log_density(self.state)
-        if _ops.is_finite(value):
-            return
-        bad = (value == -torch.inf).nonzero()[:, 0]
-        if len(bad) > 0:
-            raise ValueError(
-                f"x: expected a start where the density is positive; it is 0 in {len(bad)} chains, "
-                f"the first being {bad[:5].tolist()}{self._why(int(bad[0]))}"
-            )
+            law, rows = cast("NativeTarget", self.target), _ops.rows(x)
+            return law.log_density(rows), law.score(rows) if uses_score else None
+        if native_sweeps(kernel, self.target) is not None:
+            return known_log_density(self.target, x), None
+        if not uses_score:
+            return kernel.log_density(self.state), None
+        if "score" in self.state.memory:
+            return kernel.log_density(self.state), _ops.rows(self.state.memory["score"])
+        value, score = self.state.evaluate(x)
+        return value, _ops.rows(score)
+
+    def _stuck(self, value: Tensor, score: Tensor | None) -> Tensor | None:
+        """Return which chains no step can move from where these are, if there are any."""
+        if not self.kernel.stays_at_no_number:
+            return None
+        stuck = None if _ops.is_finite(value) else ~value.isfinite()
+        if self.native and not self.kernel.accepts:
+            stuck = None  # such a step looks at the score alone
+        if score is not None and not _ops.is_finite(score):
+            beside = ~score.isfinite().all(1)
+            stuck = beside if stuck is None else stuck | beside
+        return stuck
 
     def _why(self, chain: int) -> str:
         """Return what the target raises at the start of a chain, if it does."""
@@ -251,6 +275,7 @@ class Run:
             chain_offset=plan.chain_offset,
             attributes=attributes,
             resumed=self.resumed,
+            held=self.held,
         )
 
     def settle(self) -> None:
@@ -289,6 +314,8 @@ class Run:
         held |= {f"counts.{i}": t for i, t in enumerate(self.state.counts.tensors())}
         held |= {f"before.{i}": t for i, t in enumerate(self.before)}
         held |= {f"kernel.{k}": v for k, v in self.kernel.found().items()}
+        if self.held is not None:
+            held["held"] = self.held.to(torch.uint8)
         if self._warm_up is not None:
             held |= {f"warmup.{k}": v for k, v in self._warm_up.tensors().items()}
         if self.recorder is not None:
@@ -318,6 +345,8 @@ class Run:
         self.state.memory.update({k: v.to(device) for k, v in part("memory.").items()})
         for i, counter in enumerate(self.state.counts.tensors()):
             counter.copy_(tensors[f"counts.{i}"])
+        if "held" in tensors:
+            self.held = tensors["held"].to(device).bool()
         self.start_recording()
         for i, counter in enumerate(self.before):
             counter.copy_(tensors[f"before.{i}"])

@@ -317,3 +317,13 @@ def test_more_blocks_than_a_grid_has(call, shape, dtype):
     assert not x[:LAST].any()
     call(x[:LAST])  # the error is not left behind
     assert x[:LAST].any()
+
+
+@pytest.mark.usefixtures("_in_workspace")
+@pytest.mark.parametrize("missing", [-16, 16])
+def test_a_workspace_of_another_size_is_refused(monkeypatch, missing):
+    monkeypatch.setattr(
+        lattice_ops, "_workspace", lambda x, n: torch.empty(n - missing, dtype=torch.uint8)
+    )
+    with pytest.raises(ValueError, match=r"^workspace: expected"):
+        heat_bath(torch.ones(1, 32, 32, dtype=torch.int8), 0)

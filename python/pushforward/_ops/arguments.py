@@ -8,6 +8,7 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -167,14 +168,17 @@ def check_call(x: Any, tensors: dict[str, Any], **indices: Any) -> None:
                 raise ValueError(f"{name}: expected a tensor on {x.device}, got {value.device}")
             if value.layout != torch.strided:
                 raise ValueError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        elif value is not None and not isinstance(value, (int, float)):
+        elif value is not None and not isinstance(value, (int, float, np.number)):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     for name, value in indices.items():
         if isinstance(value, Tensor):
             raise TypeError(
                 f"{name}: expected an int where gradients or compilation are in play, got a tensor"
             )
-        count(value, name)
+        if is_compiling():  # where a number may not be known yet
+            whole(value, name)
+        else:
+            count(value, name)
 
 
 def no_grad_in_place(name: str, *tensors: Any) -> None:

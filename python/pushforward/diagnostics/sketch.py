@@ -130,30 +130,6 @@ class QuantileSketch:
         if len(self._first) >= _FIRST:
             self._settle(self._first)
 
-    def discard(self, values: Tensor, times: int) -> None:
-        """Take values back, each of which was taken in ``times`` times.
-
-        The least and the greatest value, between which quantiles lie, stay what they were.
-
-        Args:
-            values: ``(n, dim)`` of those given to :meth:`add`.
-            times: how often.
-
-        """
-        rows = values.double()
-        if self._first is not None:
-            stays = torch.ones(len(self._first), dtype=torch.bool, device=rows.device)
-            for row in rows:
-                stays[(stays & (self._first == row).all(1)).nonzero()[:times, 0]] = False
-            self._first = self._first[stays]
-        else:
-            counts, ends = _nothing(len(self._counts), self._dim, self._counts.device)
-            kept = self._counts, self._ends
-            self._counts, self._ends = counts, ends
-            self._count(rows)
-            self._counts, self._ends = kept[0] - times * counts, kept[1]
-        self.n -= times * len(rows)
-
     def _settle(self, first: Tensor) -> None:
         low, self._centre, high = quantiles(first[:_FIRST].mT, (0.25, 0.5, 0.75)).unbind(1)
         spread = high - low

@@ -136,15 +136,6 @@ class Covariance:
         )
         self.n += n
 
-    def discard(self, states: Tensor, times: int) -> None:
-        """Take back states ``(n, *event)``, each of which was taken in ``times`` times."""
-        away = states.reshape(len(states), self._dim).double() - self._shift
-        squares = away.square()
-        if self._products == "all":
-            squares = (away[:, :, None] * away[:, None, :]).flatten(1)
-        self._sums -= times * torch.cat((away, squares), 1).sum(0)
-        self.n -= times * len(states)
-
     def covariance(self) -> Tensor:
         """Return the covariance ``(dim, dim)``, or the variances, of what was taken in."""
         total, squares = self._sums[: self._dim], self._sums[self._dim :]

@@ -121,6 +121,10 @@ class Kernel(ABC):
     accepts: ClassVar[bool] = False
     """Whether a step accepts or refuses, so that each counts in the statistics."""
 
+    stays_at_no_number: ClassVar[bool] = False
+    """Whether no step leads away from where the log-density, or a score that is used, is no finite
+    number."""
+
     tuned: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that a warm-up finds."""
 
@@ -188,6 +192,7 @@ class Metropolised(Kernel):
     """A kernel that accepts or refuses: it remembers the log-density (and score) at its state."""
 
     accepts: ClassVar[bool] = True
+    stays_at_no_number: ClassVar[bool] = True
     uses_score: ClassVar[bool] = True
 
     def begin(self, state: State) -> None:

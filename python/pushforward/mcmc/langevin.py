@@ -25,6 +25,8 @@ from pushforward.mcmc.base import (
 class _Unadjusted(Kernel):
     """A kernel that takes each finite proposal."""
 
+    stays_at_no_number: ClassVar[bool] = True
+
     def log_density(self, state: State) -> Tensor:
         """Return the log-density at the state."""
         return state.evaluate(state.x)[0]

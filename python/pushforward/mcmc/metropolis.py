@@ -26,22 +26,32 @@ from pushforward.mcmc.proposals import Autoregressive, LogNormal, proposal_of
 from pushforward.targets import Target
 
 
-def _check_scale(scale: Tensor) -> None:
-    """Raise unless a scale is finite and positive, or a factor of full rank."""
+def _check_scale(scale: Tensor, *, in_another_type: bool = False) -> None:
+    """Raise unless a scale is finite and positive, or a factor of full rank.
+
+    Whether a factor is of full rank is asked in the type that it was given in.
+    """
     if not bool(scale.isfinite().all()):
         raise ValueError("scale: expected finite values, got inf or nan")
     if scale.ndim < 2:
         check_positive(scale, "scale")
-    elif not _is_regular(scale.detach()):
+    elif not (_has_no_zeros(scale) if in_another_type else _is_regular(scale.detach())):
         raise ValueError(
             "scale: expected a factor (dim, dim) of full rank, got a singular one, whose proposals "
             "leave out a direction"
         )
 
 
-def _is_regular(factor: Tensor) -> bool:
+def _has_no_zeros(factor: Tensor) -> bool:
+    """Whether no row is zero, nor an entry on the diagonal of a triangular factor."""
     if torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu()):
         return bool((factor.diagonal() != 0).all())
+    return bool((factor != 0).any(1).all())
+
+
+def _is_regular(factor: Tensor) -> bool:
+    if torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu()):
+        return _has_no_zeros(factor)
     # Its rows are made as long as each other, since what a coordinate is measured in is no matter.
     longest = factor.abs().amax(1, keepdim=True)
     rows = (factor / torch.where(longest > 0, longest, 1.0)).double()
@@ -116,7 +126,7 @@ class RandomWalk(Metropolised):
             Metric.of_factor(scale, x, "scale")
             scale = scale.to(x)
             if self._shape is None:  # what the caller gave may be 0 or inf in another type
-                _check_scale(scale)
+                _check_scale(scale, in_another_type=True)
         return self._with(scale=scale, beta=per_chain(self.beta, x, "beta"))
 
     def _metric(self, x: Tensor) -> tuple[float, Metric]:
