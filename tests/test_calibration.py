@@ -180,11 +180,12 @@ def test_a_proposal_made_for_it_reaches_the_means_of_the_centred_eight_schools()
 
 
 @pytest.mark.soak  # what a kernel needs that knows nothing of the neck
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers")  # where it is narrowest
 def test_hmc_reaches_the_means_of_the_centred_eight_schools():
     p = posteriors.posterior("eight-schools-centered")
-    kernel = pf.HMC(n_leapfrog=8, jitter=0.99, target_accept=0.6)
+    kernel = pf.HMC(n_leapfrog=8, jitter=0.99)
     assert_reaches_the_reference(
-        p, kernel, p.draw(64, 0).double(), warmup=500, n_steps=30_000, thin=10
+        p, kernel, p.draw(64, 0).double(), warmup=500, n_steps=40_000, thin=10
     )
 
 
