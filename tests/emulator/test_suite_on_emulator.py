@@ -30,7 +30,7 @@ SANITIZED = [
     pytest.param("mcmc mcmc_failures nuts", 285, marks=pytest.mark.soak),
     pytest.param("lattice_sampling", 55, marks=pytest.mark.soak),
 ]
-EVERY_KERNEL = [("mcmc mcmc_failures nuts", 285)]
+EVERY_KERNEL = [("mcmc nuts", 230)]
 
 
 @pytest.fixture(scope="session")
