@@ -27,8 +27,8 @@ BROKEN = {
     "the state is read before it is moved": (
         "native banana f64 33",
         "ops/with_target.hpp",
-        "  dim.sync();\n  const Real value = target.evaluate",
-        "  const Real value = target.evaluate",
+        "    dim.sync();\n    const Real value = target.evaluate",
+        "    const Real value = target.evaluate",
     ),
 }
 
@@ -108,7 +108,7 @@ def modules(tmp_path_factory):
     return {name: link(folder, right) for name, folder in folders.items()}
 
 
-@pytest.mark.soak  # compiles an op three times
+@pytest.mark.slow  # compiles an op three times
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_missing_barrier_changes_the_digest(modules, name):
     case = BROKEN[name][0]
