@@ -43,8 +43,7 @@ struct PoolCoordinate {
   PF_HD void operator()(int64_t i, const Sum& sum) const {
     const T* shift = static_cast<const T*>(p.moments.shift);
     const double n = sum(p.n_chains, [&](int64_t c) { return terms(c); });
-    // Differences from the shift of the first chain that counts keep the digits of a law far from
-    // 0.
+    // Differences from the shift of the first chain that counts keep digits of a law far from 0.
     int64_t first = 0;
     while (first + 1 < p.n_chains && terms(first) == 0.0) ++first;
     const double origin = p.n_chains > 0 ? to_wide(shift[first * p.dim + i]) : 0.0;

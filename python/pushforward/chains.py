@@ -102,12 +102,12 @@ class Chains:
         """
         if self.draws is None and self.covariance is None:
             return None
-        if self.held is not None and bool(self.held.all()):
+        if self._all_held:
             dim = self.x[:1].numel()
-            return torch.full((dim, dim), torch.nan, dtype=torch.float64, device=self.x.device)
-        if self.covariance is not None or self.draws is None:
+            return self.x.new_full((dim, dim), torch.nan, dtype=torch.float64)
+        if self.covariance is not None:
             return self.covariance
-        rows = self._moving(self.draws).flatten(2).flatten(0, 1).double()
+        rows = self._moving(self._draws).flatten(2).flatten(0, 1).double()
         away = rows - rows.mean(0)
         return away.mT @ away / max(len(rows) - 1, 1)
 
@@ -147,7 +147,7 @@ class Chains:
 
         """
         if self.draws is not None and self.draws.numel() > 0:
-            if self.held is not None and bool(self.held.all()):
+            if self._all_held:
                 shape = (*torch.as_tensor(q).shape, *self.x.shape[1:])
                 return self.x.new_full(shape, torch.nan, dtype=torch.float64)
             return diagnostics.quantile(self._moving(self.draws), q)
@@ -209,6 +209,10 @@ class Chains:
             )
         return self.draws
 
+    @property
+    def _all_held(self) -> bool:
+        return self.held is not None and bool(self.held.all())
+
     def _moving(self, draws: Tensor) -> Tensor:
         """Return what chains that were not held have of ``(n_kept, n_chains, ...)``."""
         return draws if self.held is None else draws[:, ~self.held]
@@ -232,7 +236,8 @@ class Chains:
         """
         if self._has_draws:
             return diagnostics.summary(self._moving(self._draws))
-        if self.mean is None or self.var is None or self.mcse is None or self.ess is None:
+        mcse, ess, rhat = self.mcse, self.ess, self.rhat
+        if self.mean is None or self.var is None or mcse is None or ess is None or rhat is None:
             raise ValueError(
                 "summary: expected a run with four draws or with statistics of as many steps, got "
                 f"one of {self.n_steps} steps that kept neither"
@@ -246,14 +251,14 @@ class Chains:
             names=names_of(tuple(self.x.shape[1:])),
             mean=self.mean,
             sd=self.var.sqrt(),
-            mcse_mean=self.mcse,
+            mcse_mean=mcse,
             mcse_sd=None,
             q5=low,
             median=median,
             q95=high,
-            ess_bulk=self.ess,
+            ess_bulk=ess,
             ess_tail=None,
-            rhat=torch.full_like(self.mean, torch.nan) if self.rhat is None else self.rhat,
+            rhat=rhat,
         )
 
     def to_arviz(self, name: str = "x") -> arviz.InferenceData:

@@ -121,9 +121,9 @@ class Recorder:
             "moments": self.moments,
         }
 
-    def _moving(self, states: Tensor) -> Tensor:
-        """Return what chains that move have of ``(n_states, n_chains, ...)``."""
-        return states if self._moves is None else states.index_select(1, self._moves)
+    def _moving(self, states: Tensor, chains: int = 1) -> Tensor:
+        """Return what chains that move have of states; ``chains`` is the chains' dimension."""
+        return states if self._moves is None else states.index_select(chains, self._moves)
 
     @property
     def _keeps(self) -> bool:
@@ -283,7 +283,7 @@ class Recorder:
             return diagnostics.streaming_rhat(tallies)
         if self.moments is None or self.steps_done < 2:
             return None
-        shift, total, squares = (self._moving(part[None])[0] for part in self.moments[:3])
+        shift, total, squares = (self._moving(part, 0) for part in self.moments[:3])
         return rhat_of_sums(self.steps_done, shift, total, squares)
 
     def finish(self) -> None:

@@ -120,7 +120,7 @@ class Run:
     def _evaluated(self) -> tuple[Tensor, Tensor | None]:
         """Return the log-density at the state, and the score ``(n_chains, dim)`` if it is used."""
         kernel, x = self.kernel, self.x
-        uses_score = kernel.stays_at_no_number and getattr(kernel, "uses_score", True)
+        uses_score = kernel.stays_at_no_number and kernel.uses_score
         if self.native:
             law, rows = cast("NativeTarget", self.target), _ops.rows(x)
             return law.log_density(rows), law.score(rows) if uses_score else None

@@ -10,18 +10,24 @@ from ctypes import c_bool, c_int64, c_uint64
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 
 import pushforward as pf
 from ptx.interpreter import launch
 from ptx.memory import Memory
-from ptx.nvcc import EXACT_FLAGS, ROOT, nvcc
+from ptx.nvcc import EXACT_FLAGS, ROOT, needs_nvcc, nvcc
 from ptx.ptx import Module
 from ptx.structs import functor, read_structs
 
 CSRC = ROOT / "csrc"
 HEADERS = [CSRC / "core" / "view.hpp", CSRC / "ops" / "ops.hpp"]
 S = read_structs(*(p.read_text() for p in HEADERS)) if CSRC.exists() else {}
+# What a file of tests that compile the kernels is marked with.
+needs_sources = [
+    needs_nvcc,
+    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
+]
 BLOCK = 128
 # Two bytes are storage: elements of these types are computed with in float32.
 HALVES = {torch.bfloat16: "pf::cuda::BFloat16", torch.float16: "pf::cuda::Float16"}

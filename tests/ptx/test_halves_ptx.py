@@ -7,14 +7,10 @@ import pytest
 import torch
 
 import pushforward as pf
-from ptx.calls import CSRC, HALVES, SEED, Call, same
-from ptx.nvcc import needs_nvcc
+from ptx.calls import HALVES, SEED, Call, needs_sources, same
 from ptx.structs import functor
 
-pytestmark = [
-    needs_nvcc,
-    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
-]
+pytestmark = needs_sources
 
 
 def diffused(x, mean_scale):

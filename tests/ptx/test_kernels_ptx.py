@@ -23,19 +23,18 @@ from ptx.calls import (
     compile_op,
     entry,
     module,
+    needs_sources,
     of_dim,
     same,
     states,
     walk,
 )
-from ptx.nvcc import needs_nvcc
 from ptx.structs import functor
 from pushforward import _native, _ops
 
 HAS_WALKS = CSRC.exists() and "#error" not in (CSRC / "backend" / "backend.hpp").read_text()
 pytestmark = [
-    needs_nvcc,
-    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
+    *needs_sources,
     pytest.mark.skipif(not HAS_WALKS, reason="the CUDA walks are not written yet"),
 ]
 STORED = [*DTYPES, *HALVES]  # in memory, by the walks over elements

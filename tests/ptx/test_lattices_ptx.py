@@ -8,16 +8,12 @@ import pytest
 import torch
 
 import pushforward as pf
-from ptx.calls import CSRC, SEED, Call, S, entry, same
-from ptx.nvcc import needs_nvcc
+from ptx.calls import SEED, Call, S, entry, needs_sources, same
 from ptx.structs import functor
 from pushforward._ops.arguments import BatchMoments
 from pushforward._ops.lattice import ising_sweeps
 
-pytestmark = [
-    needs_nvcc,
-    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
-]
+pytestmark = needs_sources
 
 THREADS, LAW_BYTES = 384, 192  # kSpinThreads and kLawBytes of csrc/backend/cuda_spin*.cuh
 FIRST, DONE = 7, 3  # steps before, and how many of them the sums have recorded

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 import pushforward as pf
-from ptx.calls import BLOCK, CSRC, DTYPES, NAMES, Call, S, entry, same, states
-from ptx.nvcc import needs_nvcc
+from ptx.calls import BLOCK, DTYPES, NAMES, Call, S, entry, needs_sources, same, states
 from pushforward import _ops
 
-pytestmark = [
-    needs_nvcc,
-    pytest.mark.skipif(not CSRC.exists(), reason="needs a checkout, not an installed wheel"),
-]
+pytestmark = needs_sources
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -15,7 +15,6 @@ from pushforward._ops.arguments import (
     check_call,
     check_device,
     check_tensor,
-    coefficient,
     implement,
     is_compiling,
     is_plain,
@@ -144,14 +143,13 @@ def accept_(
     tensors = {
         "proposed": proposed, "log_density": log_density, "score": score,
         "proposed_log_density": proposed_log_density, "proposed_score": proposed_score,
-        "correction": correction, "step_size": step_size, "beta": beta,
-        **vars(counts),
+        "correction": correction, **vars(counts),
     }  # fmt: skip
-    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
-    h = None if step_size is None else coefficient(step_size, x, "step_size")
+    scales, at = {"step_size": step_size, "beta": beta}, {"seed": seed, "step": step}
+    h, b = check_call(x, tensors, scales, **at, chain_offset=chain_offset)
     torch.ops.pushforward.accept_(
         x, proposed.detach(), log_density, proposed_log_density.detach(), score, proposed_score,
-        correction, h, coefficient(beta, x, "beta"), seed, step, chain_offset,
+        correction, h, b, seed, step, chain_offset,
         counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares,
         *(moments or (None, None, None)),
     )  # fmt: skip

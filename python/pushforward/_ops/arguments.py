@@ -8,7 +8,6 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -155,20 +154,23 @@ def check_tensor(x: Any, name: str) -> None:
         raise ValueError(f"{name}: expected a dense tensor, got layout {x.layout}")
 
 
-def check_call(x: Any, tensors: dict[str, Any], **indices: Any) -> None:
-    """Check what a registered op is handed: tensors where ``x`` is, or None, and ints >= 0.
+def check_call(
+    x: Any, tensors: dict[str, Any], coefficients: dict[str, Any], **indices: Any
+) -> list[Tensor | None]:
+    """Check what a registered op is handed, and return its coefficients as tensors.
 
-    Its schema would refuse in torch's words, or, of different devices, not at all.
+    Tensors are where ``x`` is, or None; coefficients are such or numbers; indices are ints >= 0.
+    The op's schema would refuse in torch's words, or, of different devices, not at all.
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
-    for name, value in {"x": x, **tensors}.items():
+    for name, value in {"x": x, **tensors, **coefficients}.items():
         if isinstance(value, Tensor):
             if value.device != x.device:
                 raise ValueError(f"{name}: expected a tensor on {x.device}, got {value.device}")
             if value.layout != torch.strided:
                 raise ValueError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        elif value is not None and not isinstance(value, (int, float, np.number)):
+        elif value is not None and name in tensors:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     for name, value in indices.items():
         if isinstance(value, Tensor):
@@ -179,6 +181,7 @@ def check_call(x: Any, tensors: dict[str, Any], **indices: Any) -> None:
             whole(value, name)
         else:
             count(value, name)
+    return [None if v is None else coefficient(v, x, name) for name, v in coefficients.items()]
 
 
 def no_grad_in_place(name: str, *tensors: Any) -> None:

@@ -12,7 +12,6 @@ from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
     check_call,
-    coefficient,
     column,
     implement,
     is_compiling,
@@ -66,8 +65,8 @@ def diffuse(
         return out
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(diffuse)(**locals())
-    check_call(x, {"mean_scale": mean_scale, "std": std}, seed=seed, chain_offset=chain_offset)
-    a, b = coefficient(mean_scale, x, "mean_scale"), coefficient(std, x, "std")
+    scales = {"mean_scale": mean_scale, "std": std}
+    a, b = check_call(x, {}, scales, seed=seed, chain_offset=chain_offset)
     return torch.ops.pushforward.diffuse(x, a, b, seed, chain_offset)
 
 
@@ -156,8 +155,10 @@ def reverse_step(
         return out
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(reverse_step)(**locals())
-    of_step = _registered(x, score, growth, drift_scale, noise_scale, seed, step, chain_offset)
-    return torch.ops.pushforward.reverse_step(*of_step)
+    scales = {"growth": growth, "drift_scale": drift_scale, "noise_scale": noise_scale}
+    at = {"seed": seed, "step": step, "chain_offset": chain_offset}
+    g, d, c = check_call(x, {"score": score}, scales, **at)
+    return torch.ops.pushforward.reverse_step(x, score, g, d, c, seed, step, chain_offset)
 
 
 def reverse_step_(
@@ -188,26 +189,11 @@ def reverse_step_(
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(reverse_step_)(**locals())
     no_grad_in_place("reverse_step", x, score)
-    of_step = _registered(x, score, growth, drift_scale, noise_scale, seed, step, chain_offset)
-    torch.ops.pushforward.reverse_step_(*of_step)
-    return x
-
-
-def _registered(
-    x: Tensor,
-    score: Tensor,
-    growth: Tensor | float,
-    drift_scale: Tensor | float,
-    noise_scale: Tensor | float,
-    seed: int | Tensor,
-    step: int | Tensor,
-    chain_offset: int,
-) -> tuple[Any, ...]:
-    """Return the arguments as a registered op takes them."""
     scales = {"growth": growth, "drift_scale": drift_scale, "noise_scale": noise_scale}
-    check_call(x, {"score": score, **scales}, seed=seed, step=step, chain_offset=chain_offset)
-    coefficients = (coefficient(value, x, name) for name, value in scales.items())
-    return x, score, *coefficients, seed, step, chain_offset
+    at = {"seed": seed, "step": step, "chain_offset": chain_offset}
+    g, d, c = check_call(x, {"score": score}, scales, **at)
+    torch.ops.pushforward.reverse_step_(x, score, g, d, c, seed, step, chain_offset)
+    return x
 
 
 _ARGS = (

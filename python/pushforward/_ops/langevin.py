@@ -12,7 +12,6 @@ from pushforward import _native
 from pushforward._ops.arguments import (
     changed,
     check_call,
-    coefficient,
     column,
     implement,
     is_compiling,
@@ -77,9 +76,8 @@ def langevin(
         return takes_arrays(langevin)(**locals())
     if out is not None:
         raise ValueError("out: expected None where gradients or compilation are in play")
-    tensors = {"score": score, "step_size": step_size, "beta": beta}
-    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
-    h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
+    scales, at = {"step_size": step_size, "beta": beta}, {"seed": seed, "step": step}
+    h, b = check_call(x, {"score": score}, scales, **at, chain_offset=chain_offset)
     return torch.ops.pushforward.langevin(x, score, h, b, seed, step, chain_offset)
 
 
@@ -108,9 +106,8 @@ def langevin_(
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(langevin_)(**locals())
     no_grad_in_place("langevin", x, score)
-    tensors = {"score": score, "step_size": step_size, "beta": beta}
-    check_call(x, tensors, seed=seed, step=step, chain_offset=chain_offset)
-    h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
+    scales, at = {"step_size": step_size, "beta": beta}, {"seed": seed, "step": step}
+    h, b = check_call(x, {"score": score}, scales, **at, chain_offset=chain_offset)
     torch.ops.pushforward.langevin_(x, score, h, b, seed, step, chain_offset)
     return x
 

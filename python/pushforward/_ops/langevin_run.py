@@ -13,7 +13,6 @@ from pushforward._ops.arguments import (
     changed,
     check_call,
     check_tensor,
-    coefficient,
     implement,
     is_compiling,
     is_plain,
@@ -92,15 +91,15 @@ def langevin_run_(
     if n_nonfinite is None:
         n_nonfinite = _zeros(x)
     no_grad_in_place("langevin_run", x)
-    check_call(
+    h, b = check_call(
         x,
-        {"step_size": step_size, "beta": beta, "n_nonfinite": n_nonfinite},
+        {"n_nonfinite": n_nonfinite},
+        {"step_size": step_size, "beta": beta},
         seed=seed,
         first_step=first_step,
         n_steps=n_steps,
         chain_offset=chain_offset,
     )
-    h, b = coefficient(step_size, x, "step_size"), coefficient(beta, x, "beta")
     kind, dim, k, tensors, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.langevin_run_(
         x,

@@ -14,7 +14,6 @@ from pushforward._ops.arguments import (
     changed,
     check_call,
     check_tensor,
-    coefficient,
     implement,
     is_compiling,
     is_plain,
@@ -151,12 +150,11 @@ def markov_run_(
     if counts is None:
         counts = Counts.zeros(len(x), x.device)
     no_grad_in_place("markov_run", x, *given.values())
-    tensors = {n: v for n, v in given.items() if isinstance(v, Tensor)} | vars(counts)
+    scales = {name: given[name] for name in ("step_size", "beta", "friction")}
+    tensors = {n: v for n, v in given.items() if isinstance(v, Tensor) and n not in scales}
     indices = {"first_step": first_step, "n_steps": n_steps, "chain_offset": chain_offset}
-    check_call(x, tensors, seed=seed, **indices)
-    for name in ("step_size", "beta", "friction"):
-        if given[name] is not None:
-            given[name] = coefficient(given[name], x, name)
+    found = check_call(x, tensors | vars(counts), scales, seed=seed, **indices)
+    given.update(zip(scales, found, strict=True))
     kind, dim, k, parameters, scalars = target.native_arguments(x.dtype, x.device)
     torch.ops.pushforward.markov_run_(
         x, parameters, kind, dim, k, scalars, move, *(given.get(name) for name in _PARAMETERS),

@@ -221,10 +221,7 @@ def streaming_rhat(tallies: Tallies) -> Tensor:
     count, total, squares, shift = (v[used] for v in (count, total, squares, shift))
     if len(count) < 2:
         return torch.full_like(t.total.sum(0), math.nan)
-    mean = total / count
-    within = _centred_squares(squares, total, count).sum(0) / (count - 1).sum()
-    between = (shift + mean).var(0)
-    return (1 - (1 / count).mean() + between / within).sqrt()
+    return _rhat(count, shift, total, squares)
 
 
 def rhat_of_sums(n_steps: int, shift: Tensor, total: Tensor, squares: Tensor) -> Tensor:
@@ -234,10 +231,15 @@ def rhat_of_sums(n_steps: int, shift: Tensor, total: Tensor, squares: Tensor) ->
     """
     if len(total) < 2:
         return torch.full_like(total.sum(0), math.nan)
-    count = torch.full_like(total, float(n_steps))
-    within = _centred_squares(squares, total, count).mean(0) / (n_steps - 1)
-    between = (shift.double() + total / n_steps).var(0)
-    return (1 - 1 / n_steps + between / within).sqrt()
+    count = total.new_full((len(total), *[1] * (total.ndim - 1)), float(n_steps))
+    return _rhat(count, shift.double(), total, squares)
+
+
+def _rhat(count: Tensor, shift: Tensor, total: Tensor, squares: Tensor) -> Tensor:
+    """Return the R-hat of stretches of ``count`` terms each."""
+    within = _centred_squares(squares, total, count).sum(0) / (count - 1).sum()
+    between = (shift + total / count).var(0)
+    return (1 - (1 / count).mean() + between / within).sqrt()
 
 
 def streaming_ess(tallies: Tallies) -> Tensor:

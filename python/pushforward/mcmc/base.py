@@ -121,6 +121,9 @@ class Kernel(ABC):
     accepts: ClassVar[bool] = False
     """Whether a step accepts or refuses, so that each counts in the statistics."""
 
+    uses_score: ClassVar[bool] = True
+    """Whether a step looks at the score."""
+
     stays_at_no_number: ClassVar[bool] = False
     """Whether no step leads away from where the log-density, or a score that is used, is no finite
     number."""
@@ -193,7 +196,6 @@ class Metropolised(Kernel):
 
     accepts: ClassVar[bool] = True
     stays_at_no_number: ClassVar[bool] = True
-    uses_score: ClassVar[bool] = True
 
     def begin(self, state: State) -> None:
         """Evaluate the target at the start."""
@@ -254,9 +256,7 @@ def chosen_step(
 ) -> Tensor | float:
     """Return the step size; raise ValueError if it was left for a warm-up to find."""
     if step_size is None:
-        raise ValueError(
-            f"{name}: expected one for {type(kernel).__name__}, since warmup is 0, got None"
-        )
+        raise ValueError(f"{name}: expected one for {kernel.title}, since warmup is 0, got None")
     return step_size
 
 

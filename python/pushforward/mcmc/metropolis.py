@@ -42,15 +42,19 @@ def _check_scale(scale: Tensor, *, in_another_type: bool = False) -> None:
         )
 
 
+def _is_triangular(factor: Tensor) -> bool:
+    return torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu())
+
+
 def _has_no_zeros(factor: Tensor) -> bool:
     """Whether no row is zero, nor an entry on the diagonal of a triangular factor."""
-    if torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu()):
+    if _is_triangular(factor):
         return bool((factor.diagonal() != 0).all())
     return bool((factor != 0).any(1).all())
 
 
 def _is_regular(factor: Tensor) -> bool:
-    if torch.equal(factor, factor.tril()) or torch.equal(factor, factor.triu()):
+    if _is_triangular(factor):
         return _has_no_zeros(factor)
     # Its rows are made as long as each other, since what a coordinate is measured in is no matter.
     longest = factor.abs().amax(1, keepdim=True)
