@@ -20,6 +20,8 @@ from scipy import special
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from mesquite import BUSHES
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -34,7 +36,7 @@ class Posterior:
         reference_sd: likewise.
         draw: from (n, seed) to independent float64 draws ``(n, dim)``, exact but for the lattice
             of the quadrature on which one or two coordinates lie.
-        published_mean: NaN where nothing was published.
+        published_mean: of the quantities, as others found it.
         published_error: standard error of ``published_mean``.
         source: of model, data and published numbers.
 
@@ -163,7 +165,7 @@ def _eight_schools(centered):
 
 
 def _regression(design, y, prior_mean, prior_sd, names, published, source):
-    """y ~ N(design b, sigma), b ~ N(prior_mean, prior_sd), sigma > 0 uniform."""
+    """y ~ N(design b, sigma), b ~ N(prior_mean, prior_sd), flat at sd inf, sigma > 0 uniform."""
     n, k = design.shape
     prior_precision = np.diag(np.broadcast_to(1 / np.square(prior_sd), k))
     prior_mean = np.broadcast_to(prior_mean, k)
@@ -209,8 +211,6 @@ def _regression(design, y, prior_mean, prior_sd, names, published, source):
         b = b_mean[i] + np.einsum("nij,nj->ni", factor, rng.standard_normal((size, k)))
         return torch.from_numpy(np.column_stack((b, log_sigma[i])))
 
-    nothing = [[math.nan] * (k + 1)] * 2
-    mean, error = published or nothing
     return Posterior(
         names=(*names, "sigma"),
         dim=k + 1,
@@ -219,8 +219,8 @@ def _regression(design, y, prior_mean, prior_sd, names, published, source):
         reference_mean=reference[0],
         reference_sd=reference[1],
         draw=draw,
-        published_mean=_tensor(mean),
-        published_error=_tensor(error),
+        published_mean=_tensor(published[0]),
+        published_error=_tensor(published[1]),
         source=source,
     )
 
@@ -250,20 +250,20 @@ def _kilpisjarvi():
     )
 
 
-def _diabetes():
-    from sklearn.datasets import load_diabetes
-
-    data = load_diabetes()
-    design = np.column_stack((np.ones(len(data.target)), data.data / data.data.std(0)))
-    y = (data.target - data.target.mean()) / data.target.std()
+def _mesquite():
+    bushes = np.array(BUSHES)
     return _regression(
-        design,
-        y,
+        np.column_stack((np.ones(46), bushes[:, :-1])),
+        bushes[:, -1],
         0.0,
-        np.ones(11),
-        ("intercept", *data.feature_names),
-        None,
-        "B. Efron et al. (2004), Least angle regression; standardised, priors N(0, 1)",
+        math.inf,
+        tuple(f"beta[{j}]" for j in range(1, 8)),
+        (
+            [-727.0382, 187.0370, 373.6959, 355.6123, -101.6875, 132.0591, -365.3304, 277.7615],
+            [1.5038, 1.1958, 1.2977, 2.2655, 1.9211, 0.3626, 1.0654, 0.3211],
+        ),
+        "A. Gelman and J. Hill (2007), Data Analysis Using Regression and Multilevel/Hierarchical "
+        "Models, section 4.6; means: posteriordb, mesquite-mesquite, 10 000 draws",
     )
 
 
@@ -375,7 +375,7 @@ BUILDERS = {
     "eight-schools-centered": lambda: _eight_schools(centered=True),
     "eight-schools-noncentered": lambda: _eight_schools(centered=False),
     "kilpisjarvi": _kilpisjarvi,
-    "diabetes": _diabetes,
+    "mesquite": _mesquite,
     "beetles": _beetles,
     "pumps": _pumps,
 }

@@ -31,8 +31,7 @@ def stein(law, x, jacobian=0.0):
 def test_published_means(name):
     law = posterior(name)
     error = (law.reference_mean - law.published_mean) / law.published_error
-    assert error.isfinite().all() or name == "diabetes"  # nobody has published that one
-    assert not (error.abs() > SIGMAS).any()
+    assert (error.abs() < SIGMAS).all()
 
 
 def test_published_second_moments():
@@ -66,7 +65,7 @@ def test_log_density_is_that_of_the_draws(name):
     assert (stein(law, law.draw(50_000, 2)).abs() < SIGMAS).all()
 
 
-@pytest.mark.parametrize("name", ["eight-schools-noncentered", "kilpisjarvi", "diabetes", "pumps"])
+@pytest.mark.parametrize("name", ["eight-schools-noncentered", "kilpisjarvi", "mesquite", "pumps"])
 def test_a_forgotten_jacobian_fails_the_same_test(name):
     law = posterior(name)
     assert (stein(law, law.draw(50_000, 2), jacobian=1.0).abs() > 1.2 * SIGMAS).any()
