@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pushforward import diagnostics
+from pushforward import _ops, diagnostics
 from pushforward.diagnostics.table import names_of
 from pushforward.mcmc import Kernel
+from pushforward.storage import DrawStore
+from pushforward.storage.runs import first_coordinates, store_of_run
 
 if TYPE_CHECKING:
     import arviz
@@ -48,7 +50,8 @@ class Chains:
         n_steps: number of steps done after the burn-in.
         interrupted: whether Ctrl-C was pressed during the run or the callback ended it early. A
             loop around :func:`pushforward.sample` should look at it, since Ctrl-C raises nothing.
-        path: where draws were streamed to with ``store=Path(...)``, or None.
+        path: where draws were streamed to with ``store=Path(...)``, or None. :meth:`to_arviz` and
+            :meth:`plot` read them there; everything else has the streaming statistics.
         tallies: the streaming sums that ``rhat``, ``ess`` and ``mcse`` use where draws were not
             kept, or None.
         covariance: streaming covariance over all steps and chains, float64 ``(dim, dim)``, where
@@ -204,10 +207,18 @@ class Chains:
     def _draws(self) -> Tensor:
         if self.draws is None:
             raise ValueError(
-                'draws: expected a run with store="draws", got one that kept none'
-                + ("" if self.path is None else f"; those on disk are in {self.path}")
+                'draws: expected a run with store="draws" or a pathlib.Path, got one that kept none'
             )
         return self.draws
+
+    def _on_disk(self) -> tuple[DrawStore, int] | None:
+        """Return the store that has the draws, and how many; None where none was written."""
+        if self.draws is not None or self.path is None:
+            return None
+        n_chains, *event = self.x.shape
+        return store_of_run(
+            self.path, n_chains=n_chains, event=tuple(event), seed=self.seed, n_steps=self.n_steps
+        )
 
     @property
     def _all_held(self) -> bool:
@@ -264,22 +275,33 @@ class Chains:
     def to_arviz(self, name: str = "x") -> arviz.InferenceData:
         """Return the draws as ArviZ takes them: one variable, dimensions chain and draw first.
 
+        Those of a run with ``store=Path(...)`` are read back whole: they must fit in memory twice.
+
         Args:
             name: of the variable.
 
+        Returns:
+            The group ``posterior`` with the draws ``(n_chains, n_kept, *event)``, and
+            ``sample_stats`` with their log-density ``lp``, ``(n_chains, n_kept)``.
+
         Raises:
-            ValueError: no draws were kept.
-            ImportError: ArviZ is not installed.
+            ValueError: no draws were kept, or those on disk are damaged or another run's.
+            FileNotFoundError: the store was moved or deleted.
+            OSError: it cannot be read.
+            ImportError: ArviZ is not installed, or Zarr where draws are on disk.
 
         """
         try:
             import arviz
         except ImportError as error:
             raise ImportError("to_arviz needs ArviZ: pip install pushforward[arviz]") from error
-        posterior = {name: self._draws.transpose(0, 1).cpu().numpy()}
-        groups: dict[str, Any] = {"posterior": posterior}
-        if self.log_density is not None:
-            groups["sample_stats"] = {"lp": self.log_density.mT.cpu().numpy()}
+        disk = self._on_disk()
+        draws, log_density = (
+            (self._draws, self.log_density) if disk is None else disk[0].read(0, disk[1])
+        )
+        groups: dict[str, Any] = {"posterior": {name: draws.transpose(0, 1).cpu().numpy()}}
+        if log_density is not None:
+            groups["sample_stats"] = {"lp": log_density.mT.cpu().numpy()}
         try:
             return arviz.from_dict(**groups)
         except TypeError:
@@ -288,15 +310,37 @@ class Chains:
     def plot(self, max_coordinates: int = 6, max_chains: int = 8) -> Figure:
         """Return a figure: the trace and the histogram of each of the first coordinates.
 
+        Of a run with ``store=Path(...)`` all chunks are read, one after another, and only the
+        coordinates that are shown are held in memory.
+
         Args:
             max_coordinates: how many coordinates are shown at most.
-            max_chains: how many chains a trace shows at most.
+            max_chains: how many chains a trace shows at most; a histogram is of all.
 
         Raises:
-            ValueError: no draws were kept.
-            ImportError: matplotlib is not installed.
+            TypeError: an argument is not an int.
+            ValueError: an argument is not positive, no draws were kept, or those on disk are
+                damaged or another run's.
+            FileNotFoundError: the store was moved or deleted.
+            OSError: it cannot be read.
+            ImportError: matplotlib is not installed, or Zarr where draws are on disk.
+
+        Example:
+            >>> import pushforward as pf, tempfile, torch
+            >>> from pathlib import Path
+            >>> law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     chains = pf.sample(law, pf.MALA(0.8), torch.zeros(8, 2), n_steps=200, seed=0,
+            ...                        store=Path(folder) / "draws.zarr")
+            ...     figure = chains.plot(max_chains=4)
+            >>> len(figure.axes)  # a trace and a histogram of each coordinate
+            4
 
         """
         from pushforward.plotting import trace_plot
 
-        return trace_plot(self._draws, max_coordinates, max_chains)
+        n = _ops.count(max_coordinates, "max_coordinates", 1)
+        max_chains = _ops.count(max_chains, "max_chains", 1)
+        disk = self._on_disk()
+        draws = self._draws if disk is None else first_coordinates(*disk, n)
+        return trace_plot(draws, n, max_chains)
