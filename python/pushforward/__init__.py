@@ -18,6 +18,7 @@ from pushforward.mcmc import (
     RandomWalk,
     UnderdampedLangevin,
 )
+from pushforward.named_chains import NamedChains
 from pushforward.sampling import sample
 from pushforward.targets import Energy
 
@@ -34,6 +35,7 @@ __all__ = [
     "Independence",
     "Langevin",
     "MetropolisHastings",
+    "NamedChains",
     "RandomWalk",
     "UnderdampedLangevin",
     "__version__",

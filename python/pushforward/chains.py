@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ __all__ = ["Chains"]
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """What :func:`pushforward.sample` returns.
+    """What :func:`pushforward.sample` returns; see :class:`pushforward.NamedChains` for dicts.
 
     Attributes:
         x: state after the last step, ``(n_chains, *event)``.
@@ -89,12 +90,13 @@ class Chains:
     held: Tensor | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
+        return f"Chains(x={tuple(self.x.shape)}, {self._steps_said})"
+
+    @property
+    def _steps_said(self) -> str:
         kept = 0 if self.draws is None else len(self.draws)
-        return (
-            f"Chains(x={tuple(self.x.shape)}, n_steps={self.n_steps}, n_kept={kept}, "
-            f"seed={self.seed}, next_step={self.next_step}"
-            + (", interrupted)" if self.interrupted else ")")
-        )
+        said = f"n_steps={self.n_steps}, n_kept={kept}, seed={self.seed}"
+        return f"{said}, next_step={self.next_step}" + ", interrupted" * self.interrupted
 
     @cached_property
     def cov(self) -> Tensor | None:
@@ -220,6 +222,16 @@ class Chains:
             self.path, n_chains=n_chains, event=tuple(event), seed=self.seed, n_steps=self.n_steps
         )
 
+    def _kept(self) -> tuple[Tensor, Tensor | None]:
+        """Return all draws and their log-densities, wherever they are."""
+        disk = self._on_disk()
+        return (self._draws, self.log_density) if disk is None else disk[0].read(0, disk[1])
+
+    def _first_coordinates(self, n: int) -> Tensor:
+        """Return the draws with ``n`` coordinates at least, wherever they are."""
+        disk = self._on_disk()
+        return self._draws if disk is None else first_coordinates(*disk, n)
+
     @property
     def _all_held(self) -> bool:
         return self.held is not None and bool(self.held.all())
@@ -285,27 +297,15 @@ class Chains:
             ``sample_stats`` with their log-density ``lp``, ``(n_chains, n_kept)``.
 
         Raises:
-            ValueError: no draws were kept, or those on disk are damaged or another run's.
+            ValueError: no draws were kept, those on disk are damaged or another run's, or the name
+                is chain or draw.
             FileNotFoundError: the store was moved or deleted.
             OSError: it cannot be read.
             ImportError: ArviZ is not installed, or Zarr where draws are on disk.
 
         """
-        try:
-            import arviz
-        except ImportError as error:
-            raise ImportError("to_arviz needs ArviZ: pip install pushforward[arviz]") from error
-        disk = self._on_disk()
-        draws, log_density = (
-            (self._draws, self.log_density) if disk is None else disk[0].read(0, disk[1])
-        )
-        groups: dict[str, Any] = {"posterior": {name: draws.transpose(0, 1).cpu().numpy()}}
-        if log_density is not None:
-            groups["sample_stats"] = {"lp": log_density.mT.cpu().numpy()}
-        try:
-            return arviz.from_dict(**groups)
-        except TypeError:
-            return arviz.from_dict(groups)  # from version 1 on, one dict of groups
+        draws, log_density = self._kept()
+        return inference_data({name: draws}, log_density)
 
     def plot(self, max_coordinates: int = 6, max_chains: int = 8) -> Figure:
         """Return a figure: the trace and the histogram of each of the first coordinates.
@@ -341,6 +341,33 @@ class Chains:
 
         n = _ops.count(max_coordinates, "max_coordinates", 1)
         max_chains = _ops.count(max_chains, "max_chains", 1)
-        disk = self._on_disk()
-        draws = self._draws if disk is None else first_coordinates(*disk, n)
-        return trace_plot(draws, n, max_chains)
+        return trace_plot(self._first_coordinates(n), n, max_chains)
+
+
+def inference_data(draws: Mapping[str, Tensor], log_density: Tensor | None) -> arviz.InferenceData:
+    """Return draws as ArviZ takes them.
+
+    Args:
+        draws: of each variable, ``(n_kept, n_chains, *shape)``.
+        log_density: at them, ``(n_kept, n_chains)``, or None.
+
+    Raises:
+        ValueError: a variable is called chain or draw.
+        ImportError: ArviZ is not installed.
+
+    """
+    for name in ("chain", "draw"):
+        if name in draws:  # ArviZ would drop all variables and raise nothing
+            raise ValueError(f"name: expected another one than that of a dimension, got {name!r}")
+    try:
+        import arviz
+    except ImportError as error:
+        raise ImportError("to_arviz needs ArviZ: pip install pushforward[arviz]") from error
+    posterior = {name: value.transpose(0, 1).cpu().numpy() for name, value in draws.items()}
+    groups: dict[str, Any] = {"posterior": posterior}
+    if log_density is not None:
+        groups["sample_stats"] = {"lp": log_density.mT.cpu().numpy()}
+    try:
+        return arviz.from_dict(**groups)
+    except TypeError:
+        return arviz.from_dict(groups)  # from version 1 on, one dict of groups

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -13,13 +14,19 @@ if TYPE_CHECKING:
 __all__ = ["trace_plot"]
 
 
-def trace_plot(draws: Tensor, max_coordinates: int = 6, max_chains: int = 8) -> Figure:
+def trace_plot(
+    draws: Tensor,
+    max_coordinates: int = 6,
+    max_chains: int = 8,
+    names: Sequence[str] | None = None,
+) -> Figure:
     """Return a figure with a row a coordinate: the chains' traces, and the histogram of all.
 
     Args:
         draws: ``(n_kept, n_chains, *event)``.
         max_coordinates: how many coordinates are shown at most.
         max_chains: how many chains a trace shows at most.
+        names: of the coordinates, by default their numbers.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -36,7 +43,7 @@ def trace_plot(draws: Tensor, max_coordinates: int = 6, max_chains: int = 8) -> 
     for i, (trace, histogram) in enumerate(rows):
         values = flat[:, :, i]
         trace.plot(values[:, :max_chains].numpy(), linewidth=0.6)
-        trace.set_ylabel(f"coordinate {i}")
+        trace.set_ylabel(f"coordinate {i}" if names is None else names[i])
         histogram.hist(
             values.flatten().numpy(), bins=60, density=True, orientation="horizontal", color="0.6"
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ class Recorder:
         attributes: what a store on disk says of the run.
         held: which chains no step can move, ``(n_chains,)``, or None: what is pooled over chains
             leaves them out.
+        names: the variables of a store on disk, by default one.
 
     """
 
@@ -52,6 +54,7 @@ class Recorder:
         attributes: dict[str, Any] | None = None,
         resumed: bool = False,
         held: Tensor | None = None,
+        names: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
@@ -76,7 +79,7 @@ class Recorder:
             )
             self.log_density = _ops.empty(shape[:2], dtype=real, device=x.device)
         elif isinstance(store, Path):
-            self.disk = _open(store, x, kept, attributes or {}, resumed)
+            self.disk = _open(store, x, kept, attributes or {}, names, resumed)
         if store != "last":
             zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
             self._half = zeros[4], zeros[5]
@@ -342,12 +345,20 @@ class Recorder:
             self.disk.truncate(self.n_kept)
 
 
-def _open(path: Path, x: Tensor, kept: int, attributes: dict[str, Any], resumed: bool) -> DrawStore:
+def _open(
+    path: Path,
+    x: Tensor,
+    kept: int,
+    attributes: dict[str, Any],
+    names: Mapping[str, tuple[int, ...]] | None,
+    resumed: bool,
+) -> DrawStore:
     kind: dict[str, Any] = {
         "n_chains": len(x),
         "event": tuple(x.shape[1:]),
         "dtype": x.dtype,
         "attributes": attributes,
+        "names": names,
     }
     if resumed and path.exists():
         return DrawStore.open(path, **kind)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from pushforward import _ops, checkpoint, random
 from pushforward.files import check_writable
 from pushforward.fingerprints import fingerprint
+from pushforward.parameters import NamedTarget
 from pushforward.storage.disk import check_free, read_root
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ class Resume:
             given = int(self._found[1]["run"]["seed"])
         return random.resolve_seed(given)
 
-    def load(self, run: Run, target: Any, kernel: Any, x: Tensor) -> None:
+    def load(self, run: Run, target: Any, kernel: Any, x: Tensor | Mapping[str, Tensor]) -> None:
         """Begin the run, or go on where the file ends.
 
         Raises:
@@ -82,6 +84,9 @@ class Resume:
             "first_step": plan.first_step,
             "chain_offset": plan.chain_offset,
         }
+        if isinstance(run.target, NamedTarget):  # in their order, which a dict in JSON has not
+            shapes = run.target.parameters.shapes
+            self._facts["parameters"] = [f"{name} {shape}" for name, shape in shapes.items()]
         if self._found is None:
             run.begin()
             if isinstance(plan.store, Path):  # from the first a store belongs to a checkpoint

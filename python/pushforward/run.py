@@ -15,6 +15,7 @@ from pushforward import _ops, lattice
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
+from pushforward.parameters import NamedTarget
 from pushforward.recording import Recorder, Store
 from pushforward.sweeps import Sweeps, known_log_density, native_sweeps
 from pushforward.targets import NativeTarget, Target
@@ -276,6 +277,7 @@ class Run:
             attributes=attributes,
             resumed=self.resumed,
             held=self.held,
+            names=self.target.parameters.shapes if isinstance(self.target, NamedTarget) else None,
         )
 
     def settle(self) -> None:

@@ -3,37 +3,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, overload
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
+from typing_extensions import NotRequired, Unpack
 
 from pushforward import _ops
 from pushforward.chains import Chains
+from pushforward.constrained import Constrained
 from pushforward.graphs import graphed
 from pushforward.interrupts import Interrupt, deferred_interrupt
-from pushforward.lattice import Ising
+from pushforward.lattice import Ising, Phi4
+from pushforward.named_chains import NamedChains
 from pushforward.pacing import Pace
+from pushforward.parameters import NamedTarget, Parameters
 from pushforward.progress import Report, progress_bar
 from pushforward.recording import Store
 from pushforward.results import result_of
 from pushforward.resume import Resume
 from pushforward.run import Plan, Run
+from pushforward.storage.layout import variables
 from pushforward.sweeps import as_kernel
-from pushforward.targets import as_target
+from pushforward.targets import NativeTarget, Target, as_target
 
 __all__ = ["sample"]
 
 _NARROW = (torch.int8, torch.float16, torch.bfloat16)  # types of spins alone
+_Named = dict[str, Tensor]
 
 
+class _Settings(TypedDict):
+    """Keywords of :func:`sample` that mean the same for every kind of state."""
+
+    n_steps: int
+    warmup: NotRequired[int]
+    burn_in: NotRequired[int]
+    thin: NotRequired[int]
+    store: NotRequired[Store]
+    covariance: NotRequired[bool]
+    quantiles: NotRequired[bool]
+    checkpoint: NotRequired[str | Path | None]
+    every: NotRequired[int | None]
+    first_step: NotRequired[int]
+    chain_offset: NotRequired[int]
+    progress: NotRequired[bool | None]
+    cuda_graph: NotRequired[Literal["auto"] | bool]
+    seed: NotRequired[int | torch.Generator | None]
+
+
+@overload
 def sample(
     target: Any,
     kernel: Any,
     x: Tensor,
+    *,
+    callback: Callable[[int, Tensor], Any] | None = None,
+    **settings: Unpack[_Settings],
+) -> Chains: ...
+@overload
+def sample(
+    target: Any,
+    kernel: Any,
+    x: Mapping[str, Tensor],
+    *,
+    callback: Callable[[int, _Named], Any] | None = None,
+    **settings: Unpack[_Settings],
+) -> NamedChains: ...
+def sample(
+    target: Any,
+    kernel: Any,
+    x: Tensor | Mapping[str, Tensor],
     *,
     n_steps: int,
     warmup: int = 0,
@@ -47,10 +91,10 @@ def sample(
     first_step: int = 0,
     chain_offset: int = 0,
     progress: bool | None = None,
-    callback: Callable[[int, Tensor], Any] | None = None,
+    callback: Callable[[int, Any], Any] | None = None,
     cuda_graph: Literal["auto"] | bool = "auto",
     seed: int | torch.Generator | None = None,
-) -> Chains:
+) -> Chains | NamedChains:
     """Run a Markov chain kernel from ``x`` on every row at once.
 
     Step ``k`` of chain ``c`` reads noise that is a pure function of ``(seed, c, k)``: results do
@@ -64,14 +108,17 @@ def sample(
             :mod:`pushforward.lattice`.
         x: start, ``(n_chains, *event)``, float32 or float64, finite. Not changed. Spins of
             :class:`pushforward.lattice.Ising` may also be int8, float16 or bfloat16; the latter
-            two are int8 while they run, in a callback and in a store on disk.
+            two are int8 while they run, in a callback and in a store on disk. Or a dict of tensors
+            ``(n_chains, *shape)`` of one type: the target is then given such a dict, kernels see
+            the parameters flat and one after the other, ``(n_chains, dim)``.
         n_steps: steps to take after the warm-up and the burn-in.
         warmup: steps to take first, in which the step size and the metric are adapted. The kernel
             found is ``chains.kernel``.
         burn_in: steps to take then and discard.
         thin: a draw is kept after steps ``thin, 2 thin, ...``: ``n_steps // thin`` of them.
         store: ``"draws"`` keeps draws and statistics, ``"stats"`` statistics, ``"last"`` neither;
-            a ``pathlib.Path`` streams draws to a Zarr store made there and keeps statistics.
+            a ``pathlib.Path`` streams draws to a Zarr store made there, of one variable ``x`` or
+            one for each name of a dict, and keeps statistics.
         covariance: add up the covariance of all coordinates over all steps, see ``chains.cov``.
         quantiles: where draws are not kept in memory, sketch them and add up their energy, see
             ``chains.quantile`` and ``chains.energy``. Every ``thin`` steps that costs a few steps'
@@ -85,7 +132,8 @@ def sample(
         progress: show a bar on stderr, with the acceptance, divergences and R-hat so far; by
             default if that is a terminal and tqdm is installed.
         callback: called as ``callback(next_step, x)`` after each chunk of about 0.1 s; ``x`` is
-            the live state. A true result ends the run early.
+            the live state, a dict of views where the start is one. A true result ends the run
+            early.
         cuda_graph: on a GPU, whether a step of a torch target is captured in a CUDA graph, which
             spares the launches and Python: ``"auto"`` does it for the package's own laws, modules
             in eval mode, compiled functions and objects that hold such modules, and goes on
@@ -95,7 +143,8 @@ def sample(
             this is None.
 
     Returns:
-        The draws and statistics. After Ctrl-C, those of the steps done.
+        The draws and statistics, by name where ``x`` is a dict. After Ctrl-C, those of the steps
+        done.
 
     Raises:
         TypeError: an argument has the wrong type.
@@ -112,8 +161,11 @@ def sample(
 
     """
     law = as_target(target)
+    if isinstance(x, Mapping):
+        x = dict(x)
+        law = _named(law, target, x)
     moves = as_kernel(kernel, law)
-    state = _start(x, isinstance(law, Ising))
+    state = _start(x, law)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
     if not (isinstance(cuda_graph, bool) or cuda_graph == "auto"):
@@ -124,7 +176,7 @@ def sample(
         burn_in=_ops.count(burn_in, "burn_in"),
         n_steps=_ops.count(n_steps, "n_steps"),
         thin=_ops.count(thin, "thin", 1),
-        store=_store(store),
+        store=_store(store, law),
         covariance=bool(covariance),
         quantiles=bool(quantiles),
         first_step=_ops.count(first_step, "first_step"),
@@ -148,16 +200,41 @@ def sample(
             raise
     run.start_recording(ended=True)
     result = result_of(run, interrupted=not done or interrupt.is_set())
-    return result if state.dtype == x.dtype else _typed(result, x.dtype)
+    if isinstance(law, NamedTarget):
+        return NamedChains(result, law.parameters)
+    return _typed(result, x.dtype) if isinstance(x, Tensor) else result
 
 
-def _store(store: Any) -> Store:
+def _store(store: Any, law: Target) -> Store:
+    if isinstance(store, Path) and isinstance(law, NamedTarget):
+        parameters = law.parameters
+        try:  # now rather than after a warm-up
+            variables(parameters.shapes, (parameters.dim,))
+        except ValueError as error:
+            raise ValueError(str(error).replace("names: ", "x: ", 1)) from None
     if isinstance(store, Path) or store in ("draws", "stats", "last"):
         return store
     raise ValueError(f'store: expected "draws", "stats", "last" or a pathlib.Path, got {store!r}')
 
 
-def _start(x: Any, spins: bool) -> Tensor:
+def _named(law: Target, target: Any, x: dict[str, Tensor]) -> NamedTarget:
+    """Return a law as that of the flat states of a dict."""
+    if isinstance(target, (NativeTarget, Ising, Phi4, Constrained, Distribution)):
+        hint = ""
+        if isinstance(target, Constrained):
+            hint = "; its unconstrain(values) returns one for a dict of constrained values"
+        raise TypeError(f"x: expected a tensor for {type(target).__name__}, got a dict{hint}")
+    return NamedTarget(law, Parameters.of(x))
+
+
+def _start(x: Any, law: Target) -> Tensor:
+    """Return a checked copy of the start, flat if it is a dict."""
+    if isinstance(law, NamedTarget):
+        for name, value in x.items():
+            _check_finite(value, f"x[{name!r}]")
+        n_chains = len(next(iter(x.values())))
+        return law.parameters.flatten(x, n_chains, "x")
+    spins = isinstance(law, Ising)
     narrow = spins and isinstance(x, Tensor) and x.dtype in _NARROW
     if narrow:
         _ops.check_tensor(x.to(torch.float32), "x")
@@ -169,19 +246,25 @@ def _start(x: Any, spins: bool) -> Tensor:
         _ops.check_tensor(x, "x")
     if x.ndim == 0:
         raise ValueError("x: expected shape (n_chains, *event), got a 0-d tensor")
-    if not _ops.is_finite(x):
-        bad = (~_ops.rows(x.detach()).isfinite().all(1)).nonzero()[:, 0]
-        raise ValueError(
-            f"x: expected a finite start, got inf or nan in {len(bad)} chains, the first being "
-            f"{bad[:5].tolist()}"
-        )
+    _check_finite(x, "x")
     if narrow and bool((x.abs() == 1).all()):  # the kernel names what else there is
         x = x.detach().to(torch.int8)
     return _ops.copied(x)
 
 
+def _check_finite(x: Tensor, name: str) -> None:
+    if not _ops.is_finite(x):
+        bad = (~_ops.rows(x.detach()).isfinite().all(1)).nonzero()[:, 0]
+        raise ValueError(
+            f"{name}: expected a finite start, got inf or nan in {len(bad)} chains, the first "
+            f"being {bad[:5].tolist()}"
+        )
+
+
 def _typed(result: Chains, dtype: torch.dtype) -> Chains:
     """Return a result with its spins in the type of the start."""
+    if result.x.dtype == dtype:
+        return result
     draws = None if result.draws is None else result.draws.to(dtype)
     return replace(result, x=result.x.to(dtype), draws=draws)
 
@@ -192,7 +275,7 @@ def _advance(
     target: Any,
     cuda_graph: Literal["auto"] | bool,
     interrupt: Interrupt,
-    callback: Callable[[int, Tensor], Any] | None,
+    callback: Callable[[int, Any], Any] | None,
     bar: Any,
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
@@ -214,6 +297,9 @@ def _advance(
         report.tell(bar, run, last=run.position >= total)
         resume.save(run)
         interrupt.deliver()
-        if callback is not None and callback(run.next_step, run.x) and run.position < total:
-            return False
+        if callback is not None:
+            law = run.target
+            x = law.parameters.unflatten(run.x) if isinstance(law, NamedTarget) else run.x
+            if callback(run.next_step, x) and run.position < total:
+                return False
     return True

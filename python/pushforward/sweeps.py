@@ -14,6 +14,7 @@ from pushforward._ops.lattice import Phi4Move, phi4_run
 from pushforward.lattice.kernels import sweep
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
 from pushforward.mcmc.base import mean_of
+from pushforward.parameters import NamedTarget
 from pushforward.targets import Target
 
 __all__ = ["Sweeps", "as_kernel", "native_sweeps"]
@@ -131,7 +132,7 @@ def as_kernel(kernel: Any, target: Target) -> Kernel:
     if isinstance(kernel, lattice.Metropolis) and isinstance(target, lattice.Phi4):
         return SiteMoves(kernel)
     moves = (lattice.Metropolis, lattice.HeatBath, lattice.Wolff, lattice.SwendsenWang)
-    if isinstance(kernel, moves):
+    if isinstance(kernel, moves) and not isinstance(target, NamedTarget):
         return LatticeKernel(kernel)
     raise TypeError(f"kernel: expected a kernel such as Langevin, got {type(kernel).__name__}")
 

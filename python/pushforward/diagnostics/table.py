@@ -135,12 +135,12 @@ def _location(x: Tensor) -> Tensor:
     return torch.cat((location, quantiles(x, (0.05, 0.5, 0.95))), 1)
 
 
-def names_of(event: tuple[int, ...], names: Any = None) -> tuple[str, ...]:
+def names_of(event: tuple[int, ...], names: Any = None, *, variable: str = "x") -> tuple[str, ...]:
     """Return names of the coordinates of an event: those that are given, or ``x[i, j]``."""
     size = math.prod(event)
     if names is None:
         places = itertools.product(*(range(n) for n in event))
-        return tuple("x" + (f"[{', '.join(map(str, i))}]" if i else "") for i in places)
+        return tuple(variable + (f"[{', '.join(map(str, i))}]" if i else "") for i in places)
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise TypeError(f"names: expected a sequence of str, got {type(names).__name__}")
     if not all(isinstance(name, str) for name in names):

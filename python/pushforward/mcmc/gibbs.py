@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pushforward import _ops, random
 from pushforward.mcmc.base import Kernel, State, seeded
+from pushforward.parameters import NamedTarget
 
 __all__ = ["Gibbs"]
 
@@ -24,7 +25,8 @@ class Gibbs(Kernel):
     """A sweep over all coordinates, each drawn from its conditional law, which is always taken.
 
     The target offers ``conditional(i, x)``: the law of coordinate ``i`` of the flattened event
-    given the others, a ``torch.distributions.Distribution`` of batch shape ``(n_chains,)``. One
+    given the others, a ``torch.distributions.Distribution`` of batch shape ``(n_chains,)``; where
+    the start is a dict, so is ``x``, and ``i`` counts all numbers in its order. One
     with ``icdf`` reads the uniforms of the run's seed, chain by chain; others are sampled with
     torch's generator, as a function of the seed and the step, for all chains of the call together.
 
@@ -62,10 +64,11 @@ class Gibbs(Kernel):
 
     def begin(self, state: State) -> None:
         """Check that the target offers conditionals."""
-        if not callable(getattr(state.target, "conditional", None)):
+        target = state.target
+        if not callable(getattr(target, "conditional", None)):
+            law = target.law if isinstance(target, NamedTarget) else target
             raise TypeError(
-                "target: expected one with conditional(i, x) for Gibbs, got "
-                f"{type(state.target).__name__}"
+                f"target: expected one with conditional(i, x) for Gibbs, got {type(law).__name__}"
             )
 
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:

@@ -186,7 +186,8 @@ class MetropolisHastings(Metropolised):
             ``log_prob(y, x) = log q(y | x)``, shape ``(n_chains,)``. What ``sample`` draws with
             torch's default generator is a function of the run's seed, the step and
             ``chain_offset``; it depends on the number of chains, as torch's draws do. Both are
-            given copies, which they may change.
+            given copies, which they may change; where the start is a dict, ``x`` and ``y`` are
+            dicts like it.
         beta: inverse temperature, a number or one value a chain.
 
     Raises:
@@ -242,7 +243,9 @@ class Independence(MetropolisHastings):
     Args:
         proposal: a law to propose from: a ``torch.distributions.Distribution`` over events, a
             native target (its exact draws), or any object with ``sample(n)`` and ``log_prob(x)``,
-            such as a flow. Its support must cover the target's.
+            such as a flow. Its support must cover the target's. Where the start is a dict, an
+            object of your own draws and is given dicts like it; a distribution or a native target
+            is a law of the flat states ``(n_chains, dim)``.
         beta: inverse temperature, a number or one value a chain.
 
     Raises:

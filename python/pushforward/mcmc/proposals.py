@@ -14,6 +14,7 @@ from torch import Tensor
 from pushforward import _ops, random
 from pushforward._ops import column
 from pushforward.mcmc.base import State, check_positive, held, normals, seeded
+from pushforward.parameters import NamedProposal, NamedTarget
 from pushforward.targets import NativeTarget
 from pushforward.targets.base import number
 from pushforward.targets.torch_targets import OF_A_ROW, rows_that_fail
@@ -168,6 +169,8 @@ class _FromTorch:
     """A proposal that the caller wrote; ``independent`` ones do not look at the state.
 
     It is given copies: one that writes into its arguments would move chains without a decision.
+    Where the target is given dicts, so is the caller's own object; native laws and torch's
+    distributions are laws of the flat state.
     """
 
     law: Any
@@ -179,6 +182,10 @@ class _FromTorch:
     def propose(self, state: State, step: int | Tensor) -> tuple[Tensor, Tensor]:
         if isinstance(step, Tensor):
             raise TypeError("cuda_graph: a torch proposal cannot be captured")
+        of_tensors = (NativeTarget, torch.distributions.Distribution, NamedProposal)
+        if isinstance(state.target, NamedTarget) and not isinstance(self.law, of_tensors):
+            law = NamedProposal(self.law, state.target.parameters)
+            return replace(self, law=law).propose(state, step)
         x = state.x
         y = self._draw(x, random.fold_in(state.seed, step), state.chain_offset)
         if not isinstance(y, Tensor) or y.shape != x.shape:

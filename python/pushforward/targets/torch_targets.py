@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
+
+from pushforward.parameters import NamedTarget
 
 _NORMAL = torch.finfo(torch.float32)
 
@@ -28,7 +30,8 @@ class Energy:
     """The law ``exp(-beta U)`` of a Gibbs energy (eq 22); a bare callable would be a log-density.
 
     Args:
-        fn: ``U``, from ``(n_chains, *event)`` to ``(n_chains,)``; a function or an ``nn.Module``.
+        fn: ``U``, from ``(n_chains, *event)``, or a dict of such, to ``(n_chains,)``; a function
+            or an ``nn.Module``.
         beta: inverse temperature, a positive number: the law that every kernel then has, those
             without a ``beta`` of their own too. A kernel's own multiplies it.
 
@@ -44,7 +47,7 @@ class Energy:
 
     """
 
-    fn: Callable[[Tensor], Tensor]
+    fn: Callable[[Any], Tensor]
     beta: float = 1.0
 
     def __post_init__(self) -> None:
@@ -57,7 +60,7 @@ class Energy:
                 f"beta: expected a positive number that float32 can hold, got {self.beta}"
             )
 
-    def log_density(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor | Mapping[str, Tensor]) -> Tensor:
         """Return ``-beta U(x)``, shape ``(n_chains,)``."""
         energy = self.fn(x)
         return -energy if self.beta == 1 else -self.beta * energy
@@ -65,9 +68,9 @@ class Energy:
 
 @dataclass(frozen=True)
 class _LogDensity:
-    fn: Callable[[Tensor], Tensor]
+    fn: Callable[[Any], Tensor]
 
-    def log_density(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Any) -> Tensor:
         return self.fn(x)
 
 
@@ -77,7 +80,7 @@ def as_target(target: Any) -> Target:
     Args:
         target: a native target, an :class:`Energy`, any object with ``log_density``, a
             ``torch.distributions.Distribution``, or a callable (``nn.Module`` included) that
-            returns the log-density.
+            returns the log-density; of a dict of tensors, where that is what is sampled.
 
     Raises:
         TypeError: it is none of these.
@@ -189,7 +192,7 @@ def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
             value = target.log_density(at)
         except Exception as error:
             raise _Raised(
-                f"target: expected a log-density of x with shape {tuple(x.shape)}, but it raised "
+                f"target: expected a log-density of x with {_shape(target, x)}, but it raised "
                 f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(value, Tensor):
@@ -200,8 +203,8 @@ def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
             raise ValueError("target: expected it to leave x as it is, but it writes to x in place")
         if value.shape != x.shape[:1]:
             raise ValueError(
-                f"target: expected a log-density of shape {tuple(x.shape[:1])} for x of shape "
-                f"{tuple(x.shape)}, got {tuple(value.shape)}"
+                f"target: expected a log-density of shape {tuple(x.shape[:1])} for x of "
+                f"{_shape(target, x)}, got {tuple(value.shape)}"
             )
         if not score:
             value = value.detach().to(x.dtype)
@@ -218,3 +221,10 @@ def _evaluate(target: Target, x: Tensor, score: bool) -> tuple[Tensor, Tensor]:
         except RuntimeError as error:
             raise ValueError(f"target: its gradient raised {error}") from error
     return value.detach().to(x.dtype), gradient.detach().to(x.dtype)
+
+
+def _shape(target: Target, x: Tensor) -> str:
+    """Return what an error says of the shape of ``x``: as the target is given it."""
+    if isinstance(target, NamedTarget):
+        return f"shapes {target.parameters.said(len(x))}"
+    return f"shape {tuple(x.shape)}"
