@@ -208,37 +208,45 @@ class Coefficient {
   std::optional<TensorView> tensor_;
 };
 
-// The streaming moments: none; shift and two sums; or these, the two tensors of batches, and the
-// number of steps of a batch.
+// The streaming moments: none; shift and two sums; or these, the two tensors of batches, the two
+// sums of the open group or None, and the number of steps of a batch.
 struct MomentArgs {
-  Few<TensorView, 5> tensors;
+  Few<TensorView, 6> tensors;
   Moments view{};
   MomentArgs(py::handle moments, const Shaped& s) : MomentArgs(moments, s.x) {}
   // The shift has the type of x, which may be spins.
   MomentArgs(py::handle moments, const TensorView& x) {
     if (moments.is_none()) return;
-    static constexpr const char* kNames[] = {"shift", "sum", "sum_of_squares", "sum_at_batch",
-                                             "batch_squares"};
+    static constexpr const char* kNames[] = {"shift",        "sum",           "sum_of_squares",
+                                             "sum_at_batch", "batch_squares", "open_sums"};
     const auto parts = py::cast<py::tuple>(moments);
-    if (parts.size() != 3 && parts.size() != 6) {
-      bad_value("moments", "(shift, sum, sum_of_squares), or six parts", "another tuple");
+    if (parts.size() != 3 && parts.size() != 7) {
+      bad_value("moments", "(shift, sum, sum_of_squares), or seven parts", "another tuple");
     }
-    const size_t n = parts.size() == 3 ? 3 : 5;
-    double* data[5] = {};
+    const bool has_open = parts.size() == 7 && !parts[5].is_none();
+    const size_t n = parts.size() == 3 ? 3 : has_open ? 6 : 5;
+    void* data[6] = {};
     for (size_t i = 0; i < n; ++i) {
       const TensorView& t = tensors.add(parts[i], kNames[i], false);
+      const bool like_x = i == 0 || i == 5;
       t.must_be_with(x);
-      t.must_have_numel(x.numel(), "as many as x");
-      if (i > 0) t.must_be(Dtype::kFloat64);
-      if (i == 0 && (t.code != x.code || t.bits != x.bits)) {
-        bad_type(kNames[0], "the type of x", "another");
+      t.must_have_numel(i == 5 ? 2 * x.numel() : x.numel(),
+                        i == 5 ? "twice as many as x" : "as many as x");
+      if (!like_x) t.must_be(Dtype::kFloat64);
+      if (like_x && (t.code != x.code || t.bits != x.bits)) {
+        bad_type(kNames[i], "the type of x", "another");
       }
       t.must_not_overlap(x, false);
-      data[i] = static_cast<double*>(t.data);
+      data[i] = t.data;
     }
-    view = {tensors[0].data, data[1], data[2], data[3], data[4], 0};
+    const auto sums = [&](size_t i) { return static_cast<double*>(data[i]); };
+    view = {data[0], sums(1), sums(2), sums(3), sums(4), 0, nullptr, nullptr};
     if (n == 3) return;
-    view.batch = whole(parts[5], "batch");
+    if (has_open) {
+      view.open = data[5];
+      view.open_squares = static_cast<char*>(data[5]) + x.numel() * x.bits / 8;
+    }
+    view.batch = whole(parts[6], "batch");
     if (view.batch < 1) bad_value("batch", "at least 1", "0");
   }
 };

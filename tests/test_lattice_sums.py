@@ -13,14 +13,18 @@ DONE = 3  # steps recorded before
 RUN = {"seed": 5, "chain_offset": 2}
 
 
-def begun(x, shift, batch):
-    """Sums that are not zero, as in the middle of a run."""
-    sums = [pf.random.normal(len(x), x[0].numel(), seed=s).double().round() for s in range(4)]
-    return BatchMoments(shift, *(s.reshape(x.shape).to(x.device) for s in sums), batch)
+def begun(x, shift, batch, *, open_sums=True):
+    """Sums that are not zero, as in the middle of a run, and of reals a group that is open."""
+    sums = [pf.random.normal(len(x), x[0].numel(), seed=s).double().round() for s in range(6)]
+    sums = [s.reshape(x.shape).to(x.device) for s in sums]
+    of_group = torch.stack(sums[4:]).to(x) if x.is_floating_point() and open_sums else None
+    return BatchMoments(shift, *sums[:4], of_group, batch)
 
 
-def expected_sums(before, states, batch):
-    shift, total, squares, at_batch, batch_squares = (t.double() for t in before[:5])
+def expected_sums(moments, states, batch):
+    """All sums after states have been added, those of the open group too."""
+    shift, _, _, at_batch, batch_squares = (t.double() for t in moments[:5])
+    total, squares = moments.totals(DONE)
     for k, state in enumerate(states):
         off = state.double() - shift
         total, squares = total + off, squares + off * off
@@ -29,8 +33,11 @@ def expected_sums(before, states, batch):
     return total, squares, at_batch, batch_squares
 
 
-def agree(found, expected):
-    return all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(found[1:5], expected, strict=True))
+def agree(moments, n_steps, expected, rtol=1e-12):
+    found = *moments.totals(DONE + n_steps), *moments[3:5]
+    return all(
+        torch.allclose(a, b, rtol=rtol, atol=rtol) for a, b in zip(found, expected, strict=True)
+    )
 
 
 def spins(n, shape, dtype, seed):
@@ -62,15 +69,15 @@ def test_sums_of_spins_are_those_of_their_states(n, shape, n_steps, batch, heat_
     for k in range(n_steps):
         ising_sweeps(at, first_step=7 + k, n_steps=1, **call)
         states.append(at.clone())
-    moments = begun(x, spins(n, shape, dtype, 2), batch)
-    expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, batch)
+    moments = begun(x, spins(n, shape, dtype, 2), batch, open_sums=False)
+    expected = expected_sums(moments, states, batch)
     cut = n_steps // 3
     for first, steps in ((0, cut), (cut, n_steps - cut)):
         ising_sweeps(
             x, first_step=7 + first, n_steps=steps, moments=moments, steps_done=DONE + first, **call
         )
     assert torch.equal(x, at)
-    assert agree(moments, expected)
+    assert agree(moments, n_steps, expected)
 
 
 def counted(move, counts):
@@ -83,27 +90,28 @@ def counted(move, counts):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("move", ["langevin", "mala", "hmc", "metropolis"])
+@pytest.mark.parametrize("batch", [4, 16])
 @pytest.mark.parametrize(("n", "shape"), [(3, (7,)), (2, (4, 18)), (1, (4, 6, 2))])
-def test_sums_of_fields_are_those_of_their_states(n, shape, move, dtype):
+def test_sums_of_fields_are_those_of_their_states(n, shape, batch, move, dtype):
     if move == "metropolis" and shape == (7,):
         shape = (8,)
     x = pf.random.normal(n, torch.Size(shape).numel(), seed=1, dtype=dtype).reshape(n, *shape)
     law = pf.lattice.Phi4(shape, kappa=0.2, lam=0.1)
     run = {"parameters": law.native_parameters(x), "step_size": 0.05, "n_leapfrog": 2, **RUN}
     states, at = [], x.clone()
-    for k in range(11):
+    for k in range(31):
         phi4_run(move, at, first_step=7 + k, n_steps=1, **run)
         states.append(at.clone())
-    moments = begun(x, x.clone(), 4)
-    expected = expected_sums([_ops.copied(t) for t in moments[:5]], states, 4)
+    moments = begun(x, x.clone(), batch)
+    expected = expected_sums(moments, states, batch)
     counts = _ops.Counts.zeros(n)
-    for first, steps in ((0, 5), (5, 6)):
+    for first, steps in ((0, 3), (3, 17), (20, 11)):
         phi4_run(
             move, x, first_step=7 + first, n_steps=steps, moments=moments,
             steps_done=DONE + first, **counted(move, counts), **run,
         )  # fmt: skip
     assert torch.equal(x, at)
-    assert agree(moments, expected)
+    assert agree(moments, 31, expected, 1e-12 if dtype == torch.float64 else 1e-5)
     assert (counts.accepted > 0).all() == (move != "langevin")
 
 
@@ -121,7 +129,7 @@ def test_steps_that_are_refused_while_a_state_waits():
              **counted("langevin", counts), **run)  # fmt: skip
     assert torch.equal(counts.n_nonfinite, counts_of_each.n_nonfinite)
     assert len(counts.n_nonfinite.unique()) >= 4
-    assert all(torch.equal(a, b) for a, b in zip(moments[:5], each[:5], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(moments.tensors(), each.tensors(), strict=True))
 
 
 def test_bad_sums_are_named():
@@ -133,6 +141,7 @@ def test_bad_sums_are_named():
         "shift": good._replace(shift=x.float()),
         "sum": good._replace(sum=good.sum.float()),
         "batch": good._replace(batch=0),
+        "open_sums": good._replace(open_sums=x),
         "sum_of_squares": good._replace(sum_of_squares=good.sum_of_squares[:1]),
     }
     for name, moments in bad.items():

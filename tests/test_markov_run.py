@@ -130,7 +130,7 @@ def test_compiled_sums_equal_eager():
         y, field = x.clone(), phi.clone()
         run = {"seed": 1, "first_step": 2, "n_steps": 4, "chain_offset": 4, "steps_done": 2}
         wide = [torch.zeros(x.shape, dtype=torch.float64) for _ in range(8)]
-        of_x = BatchMoments(x, *wide[:4], 3)
+        of_x = BatchMoments(x, *wide[:4], None, 3)
         t = torch.tensor(2.0, dtype=torch.float64)
         ising_sweeps(
             y, temperature=t, field=0 * t, no_field=True, heat_bath=True, moments=of_x, **run

@@ -70,14 +70,16 @@ def _score(law, x):
 
 
 def test_statistics_are_those_of_all_steps(law):
+    # Native steps are added in groups, whose sums are of the state's type.
+    rtol = 1e-6 if law is LAW else 1e-12
     every = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, seed=3).draws.double()
     for store, thin in (("draws", 1), ("draws", 7), ("stats", 1)):
         chains = pf.sample(
             law, KERNEL, start(), n_steps=50, burn_in=4, thin=thin, store=store, seed=3
         )
         flat = every.flatten(0, 1)
-        assert torch.allclose(chains.mean, flat.mean(0), rtol=1e-12, atol=1e-12)
-        assert torch.allclose(chains.var, flat.var(0), rtol=1e-12, atol=1e-12)
+        assert torch.allclose(chains.mean, flat.mean(0), rtol=rtol, atol=rtol)
+        assert torch.allclose(chains.var, flat.var(0), rtol=rtol, atol=rtol)
 
 
 def test_statistics_far_from_zero_keep_their_digits():

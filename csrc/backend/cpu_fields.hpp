@@ -8,7 +8,7 @@
 namespace pf::PF_BACKEND {
 
 // States of a lattice that wait at most, to be added to streaming sums together.
-constexpr int kMostWaiting = 4;
+constexpr int kMostWaiting = 8;
 
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.
@@ -139,6 +139,32 @@ class FieldLattice {
     int parity_;
   };
 
+  // Sites without their neighbours, in arrays and in tensors, whose rows do not lie apart.
+  struct Several {
+    int64_t in_array, in_tensor;
+    PF_HD Real value(Field<T> f) const { return Real::load(f.first + in_array); }
+    template <class U>
+    PF_HD Pack<U> load(const U* x) const {
+      return Pack<U>::load(x + in_tensor);
+    }
+    template <class U>
+    PF_HD void store(U* x, Pack<U> value) const {
+      value.store(x + in_tensor);
+    }
+  };
+  struct One {
+    int64_t in_array, in_tensor;
+    PF_HD T value(Field<T> f) const { return f.first[in_array]; }
+    template <class U>
+    PF_HD U load(const U* x) const {
+      return x[in_tensor];
+    }
+    template <class U>
+    PF_HD void store(U* x, U value) const {
+      x[in_tensor] = value;
+    }
+  };
+
   // n_arrays of memory, and a sum a row where a pass sums.
   static int64_t bytes(const LatticeShape& s, int n_arrays) {
     const FieldLattice f(s, nullptr, Place{});
@@ -176,14 +202,15 @@ class FieldLattice {
     }
   }
 
-  // visit(site, place in the array) for all sites as they lie in memory.
+  // visit(at) for all sites: `at` is kLanes neighbours, or one site where a row has fewer left.
   template <class Visit>
-  void for_each_site(Field<T> f, const Visit& visit) const {
+  void for_each_site(const Visit& visit) const {
     NoEntries<T> silence;
     over_rows(0, silence, 0.5, [&](int64_t begin, int64_t end, NoEntries<T>&) {
       for (int64_t r = begin; r < end; ++r) {
-        const T* row = f.first + r * stride_;
-        for (int64_t i = 0; i < length_; ++i) visit(r * length_ + i, row + i);
+        int64_t i = 0;
+        for (; i + kLanes <= length_; i += kLanes) visit(Several{r * stride_ + i, r * length_ + i});
+        for (; i < length_; ++i) visit(One{r * stride_ + i, r * length_ + i});
       }
     });
   }

@@ -94,6 +94,20 @@ class FieldLattice {
     int at_, place_[kDims];
   };
 
+  // A site without its neighbours, in arrays and in tensors.
+  struct Site {
+    int at;
+    PF_HD T value(Field<T> f) const { return f.first[at]; }
+    template <class U>
+    PF_HD U load(const U* x) const {
+      return x[at];
+    }
+    template <class U>
+    PF_HD void store(U* x, U value) const {
+      x[at] = value;
+    }
+  };
+
   // Sums of rows, of several blocks those of two passes, and n_arrays: a multiple of 16.
   static PF_HD int64_t bytes(const LatticeShape& s, int n_arrays) {
     const int64_t n_sums = (kShared ? 1 : 2) * (s.n_sites / s.size[kDims - 1]);
@@ -129,18 +143,18 @@ class FieldLattice {
   PF_HD bool speaks() const { return crew_.block == 0 && thread_in_block() == 0; }
 
   PF_HD void load(Field<T> f, const T* x) const {
-    for_each_site(f, [&](int64_t i, T* at) { *at = x[i]; });
+    for_each_site([&](const Site& s) { f.first[s.at] = s.load(x); });
     sync();
   }
   PF_HD void store(Field<T> f, T* x) const {
-    for_each_site(f, [&](int64_t i, const T* at) { x[i] = *at; });
+    for_each_site([&](const Site& s) { s.store(x, s.value(f)); });
   }
 
-  // visit(site, place in the array) for all sites. A thread comes to the same ones every time, and
-  // to those that it comes to in pass() and finite(); others may not have come to theirs.
+  // visit(at) for all sites. A thread comes to the same ones every time, and to those that it comes
+  // to in pass() and finite(); others may not have come to theirs.
   template <class Visit>
-  PF_HD void for_each_site(Field<T> f, const Visit& visit) const {
-    for (int i = begin_ + WarpDim<false>::lane(); i < end_; i += kLanes) visit(i, f.first + i);
+  PF_HD void for_each_site(const Visit& visit) const {
+    for (int i = begin_ + WarpDim<false>::lane(); i < end_; i += kLanes) visit(Site{i});
   }
 
   template <class Entries, class Visit>

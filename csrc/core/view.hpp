@@ -74,7 +74,10 @@ struct MetricParams {
 
 // Per-chain sums of x - shift and its square, (n_chains, dim) each; null when not wanted. For error
 // bars also, where batch > 0, after every `batch` steps: the sum then, and the sum of the squares
-// of what it grew by.
+// of what it grew by. Real states are added in groups, whose sums have the type of the state: a
+// group ends with every kGroup-th recorded step. The sums of the group that has not ended, `open`
+// and `open_squares`, are not in the others; where they are null, each step is a group.
+constexpr int64_t kGroup = 8;
 struct Moments {
   const void* shift;
   double* sum;
@@ -82,6 +85,8 @@ struct Moments {
   double* sum_at_batch;
   double* batch_squares;
   int64_t batch;
+  void* open;
+  void* open_squares;
 };
 
 // n_states states x (n_states, n_chains, dim) of chains chain_offset, ... and, of each, sums over

@@ -13,9 +13,17 @@ namespace {
 // Estimates of what a site costs in a pass, with and without making its normal.
 constexpr double kNoisy = 1.4, kQuiet = 0.3;
 
+// States of a lattice that wait to be added to streaming sums together: fewer of a large one, so
+// that they stay in a near cache.
+PF_HD int most_waiting(const Phi4RunParams& p) {
+  if (p.moments.sum == nullptr || p.move == Phi4Move::kMetropolis) return 1;
+  const int64_t bytes = p.fields.shape.n_sites * (p.fields.dtype == Dtype::kFloat32 ? 4 : 8);
+  return bytes > (int64_t{96} << 10) && kMostWaiting > 4 ? 4 : kMostWaiting;
+}
+
 // Arrays of a lattice: of states, and what a step needs beside them, which comes last.
 PF_HD int n_arrays(const Phi4RunParams& p) {
-  const int waiting = p.moments.sum != nullptr && kMostWaiting > 2 ? kMostWaiting - 2 : 0;
+  const int waiting = most_waiting(p) > 2 ? most_waiting(p) - 2 : 0;
   switch (p.move) {
     case Phi4Move::kHmc: return 4 + waiting;
     case Phi4Move::kMetropolis: return 3;
@@ -43,7 +51,8 @@ class Phi4Chain {
         normals_(noise(p.move == Phi4Move::kHmc ? purpose::kMomentum : purpose::kProposal),
                  last_entry()),
         moves_(noise(purpose::kProposal), last_entry()),
-        words_(noise(purpose::kSite), last_entry()) {}
+        words_(noise(purpose::kSite), last_entry()),
+        is_open_(p.moments.open != nullptr && p.steps_done % kGroup != 0) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -106,51 +115,73 @@ class Phi4Chain {
   // for them all.
   PF_HD void record(int64_t k, bool counts) {
     const Moments& m = p_.moments;
-    const bool closes = m.batch > 0 && (p_.steps_done + k + 1) % m.batch == 0;
+    const int64_t n_done = p_.steps_done + k + 1;
+    const bool ends = n_done % (m.open != nullptr ? kGroup : 1) == 0;
+    const bool closes = m.batch > 0 && n_done % m.batch == 0;
     if constexpr (kMostWaiting == 1) {
-      if (counts) add_states<1>(&at_);
+      if (counts || ends || closes) add_states(&at_, counts ? 1 : 0, ends, closes);
     } else {
       if (counts) waiting_[n_waiting_++] = at_;
-      const int most = p_.move == Phi4Move::kMetropolis ? 1 : kMostWaiting;
-      if (n_waiting_ == most || closes || k + 1 == p_.n_steps) add_waiting();
+      if (n_waiting_ < most_waiting(p_) && !ends && !closes && k + 1 < p_.n_steps) return;
+      add_states(waiting_, n_waiting_, ends, closes);
+      n_waiting_ = 0;
     }
-    if (closes) close_batch();
   }
-  PF_HD void add_waiting() {
-    if (n_waiting_ == kMostWaiting) {
-      add_states<kMostWaiting>(waiting_);
-    } else {
-      for (int n = 0; n < n_waiting_; ++n) add_states<1>(waiting_ + n);
-    }
-    n_waiting_ = 0;
-  }
-  // Adds states one after another.
-  template <int kStates>
-  PF_HD void add_states(const Array* states) const {
+  // Adds n states one after another to the open group, and that, where it ends, to the other sums.
+  PF_HD void add_states(const Array* states, int n, bool ends, bool closes) {
     const T* shift = of_this<const T>(p_.moments.shift);
     double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
-    int64_t apart[kStates];
-    for (int n = 0; n < kStates; ++n) apart[n] = states[n].first - states[0].first;
-    lattice_.for_each_site(states[0], [=](int64_t i, const T* x) PF_INLINE_LAMBDA {
-      const double by = to_wide(shift[i]);
-      double total = sum[i], square = squares[i];
-      PF_UNROLL
-      for (int n = 0; n < kStates; ++n) {
-        const double off = to_wide(x[apart[n]]) - by;
-        total += off;
+    double *before = of_this(p_.moments.sum_at_batch), *batches = of_this(p_.moments.batch_squares);
+    T *open = nullptr, *open_squares = nullptr;
+    if (p_.moments.open != nullptr) {
+      open = of_this<T>(p_.moments.open);
+      open_squares = of_this<T>(p_.moments.open_squares);
+    }
+    const bool was_open = is_open_;
+    is_open_ = !ends;
+    Array added[kMostWaiting];
+    for (int i = 0; i < n; ++i) added[i] = states[i];
+    if (kMostWaiting > 1 && n == kMostWaiting && ends && !closes &&
+        !was_open) {  // as nearly always
+      return lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
+        const auto by = at.load(shift);
+        auto total = by - by, square = total;
+        PF_UNROLL
+        for (int i = 0; i < kMostWaiting; ++i) {
+          const auto off = at.value(added[i]) - by;
+          total = total + off;
+          square = fma(off, off, square);
+        }
+        at.store(sum, at.load(sum) + to_wide(total));
+        at.store(squares, at.load(squares) + to_wide(square));
+      });
+    }
+    lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
+      const auto by = at.load(shift), zero = by - by;
+      auto total = zero, square = zero;
+      if (was_open) {
+        total = at.load(open);
+        square = at.load(open_squares);
+      }
+      for (int i = 0; i < n; ++i) {
+        const auto off = at.value(added[i]) - by;
+        total = total + off;
         square = fma(off, off, square);
       }
-      sum[i] = total;
-      squares[i] = square;
-    });
-  }
-  PF_HD void close_batch() const {
-    const double* sum = of_this(p_.moments.sum);
-    double *before = of_this(p_.moments.sum_at_batch), *squares = of_this(p_.moments.batch_squares);
-    lattice_.for_each_site(at_, [=](int64_t i, const T*) PF_INLINE_LAMBDA {
-      const double grown = sum[i] - before[i];
-      squares[i] += grown * grown;
-      before[i] = sum[i];
+      if (was_open || !ends) {
+        at.store(open, ends ? zero : total);
+        at.store(open_squares, ends ? zero : square);
+      }
+      if (!ends && !closes) return;
+      const auto all = at.load(sum) + to_wide(total);
+      if (ends) {
+        at.store(sum, all);
+        at.store(squares, at.load(squares) + to_wide(square));
+      }
+      if (!closes) return;
+      const auto grown = all - at.load(before);
+      at.store(batches, at.load(batches) + grown * grown);
+      at.store(before, all);
     });
   }
   // The part of an array like x that is this lattice's.
@@ -290,6 +321,7 @@ class Phi4Chain {
   Array at_;
   Array waiting_[kMostWaiting];  // states for the streaming sums, the latest of them at_
   int n_waiting_ = 0;
+  bool is_open_;  // whether a group of them has sums in memory
 };
 
 struct RunField {

@@ -51,10 +51,10 @@ class Evaluations {
   bool begun_ = false;
 };
 
-// The streaming sums of one tile, taken from memory at the start and put back at the end. Where
-// scratch is scarce, what is only touched at the end of a batch stays in memory. Where it is not,
-// the states of some steps wait there and are added together, in order: reading and writing the
-// sums costs more than the additions.
+// The streaming sums of one tile. Where scratch is scarce it has the sums of the open group, and
+// what is only touched when a group ends stays in memory. Where it is not, it has all sums from
+// the start of a call to its end, and the states of some steps wait there and are added together,
+// in order: reading and writing the sums costs more than the additions.
 template <class T, class D>
 class TileMoments {
   using Tile = ChainTile<T, D>;
@@ -64,25 +64,37 @@ class TileMoments {
 
  public:
   static PF_HD int64_t bytes(D dim) {
-    const int64_t sums = has_batches(dim) ? 4 : 2;
-    return dim * (sums * int64_t{sizeof(Wide)} + (1 + n_waiting(dim)) * int64_t{sizeof(Real)});
+    return dim * (kWides * int64_t{sizeof(Wide)} + (3 + n_waiting(dim)) * int64_t{sizeof(Real)});
   }
 
   PF_HD TileMoments(const Moments& moments, int64_t steps_done, int64_t n_steps, const Tile& tile,
                     D dim)
       : moments_(moments),
+        group_(moments.open != nullptr ? kGroup : 1),
+        until_added_(group_ - steps_done % group_),
         until_closed_(moments.batch > 0 ? moments.batch - steps_done % moments.batch : 0),
-        closes_here_(has_batches(dim) && until_closed_ > 0 && until_closed_ <= n_steps),
+        closes_here_(until_closed_ > 0 && until_closed_ <= n_steps),
+        was_open_(until_added_ < group_),
+        is_open_(was_open_),
         tile_(tile),
         dim_(dim),
         sum_(tile.template array<Wide>(0)),
         squares_(tile.template array<Wide>(dim * sizeof(Wide))),
-        shift_(tile.template array<Real>(2 * dim * sizeof(Wide))),
-        waiting_(tile.template array<Real>(dim * (2 * sizeof(Wide) + sizeof(Real)))),
-        sum_at_batch_(tile.template array<Wide>(bytes(dim) - 2 * dim * sizeof(Wide))),
-        batch_squares_(tile.template array<Wide>(bytes(dim) - dim * sizeof(Wide))) {
+        sum_at_batch_(tile.template array<Wide>(2 * dim * sizeof(Wide))),
+        batch_squares_(tile.template array<Wide>(3 * dim * sizeof(Wide))),
+        shift_(tile.template array<Real>(kWides * dim * sizeof(Wide))),
+        open_(tile.template array<Real>(dim * (kWides * sizeof(Wide) + sizeof(Real)))),
+        open_squares_(tile.template array<Real>(dim * (kWides * sizeof(Wide) + 2 * sizeof(Real)))),
+        waiting_(tile.template array<Real>(dim * (kWides * sizeof(Wide) + 3 * sizeof(Real)))) {
     if (!wanted()) return;
     tile.load_rows(static_cast<const T*>(moments.shift), dim, shift_);
+    if (was_open_) {
+      tile.load_rows(static_cast<const T*>(moments.open), dim, open_);
+      tile.load_rows(static_cast<const T*>(moments.open_squares), dim, open_squares_);
+    } else if (kWides == 0) {
+      dim.each([&](int64_t i) { open_[i] = open_squares_[i] = Real(T(0)); });
+    }
+    if (kWides == 0) return;
     tile.load_rows(moments.sum, dim, sum_);
     tile.load_rows(moments.sum_of_squares, dim, squares_);
     if (!closes_here_) return;
@@ -94,22 +106,33 @@ class TileMoments {
   PF_HD void add(const Real* x, Nobody) {
     if (n_waiting(dim_) > 0) {
       dim_.each([&](int64_t i) { waiting_[n_waits_ * dim_ + i] = x[i]; });
-      if (++n_waits_ == n_waiting(dim_)) add_waiting();
     } else {
-      dim_.each([&](int64_t i) { add(i, to_wide(x[i]) - to_wide(shift_[i])); });
+      dim_.each([&](int64_t i) { take(i, x[i] - shift_[i]); });
     }
-    if (--until_closed_ == 0) close_batch();
+    end_step();
   }
+  // The shift itself adds nothing.
   PF_HD void add(const Real* x, Mask left_out) {
-    if (!any(left_out)) return add(x, Nobody{});
-    add_waiting();
-    const Wide weight = to_wide(select(left_out, Real(T(0)), Real(T(1))));
-    dim_.each([&](int64_t i)
-                  PF_INLINE_LAMBDA { add(i, (to_wide(x[i]) - to_wide(shift_[i])) * weight); });
-    if (--until_closed_ == 0) close_batch();
+    if (n_waiting(dim_) > 0) {
+      dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
+        waiting_[n_waits_ * dim_ + i] = select(left_out, Real(shift_[i]), x[i]);
+      });
+    } else {
+      dim_.each([&](int64_t i)
+                    PF_INLINE_LAMBDA { take(i, select(left_out, Real(T(0)), x[i] - shift_[i])); });
+    }
+    end_step();
   }
   PF_HD void put_back() {
-    add_waiting();
+    if (n_waits_ > 0) add_waiting(false);
+    if (was_open_ || until_added_ < group_) {
+      if (kWides > 0 && !is_open_) {
+        dim_.each([&](int64_t i) { open_[i] = open_squares_[i] = Real(T(0)); });
+      }
+      tile_.store_rows(static_cast<T*>(moments_.open), dim_, open_);
+      tile_.store_rows(static_cast<T*>(moments_.open_squares), dim_, open_squares_);
+    }
+    if (kWides == 0) return;
     tile_.store_rows(moments_.sum, dim_, sum_);
     tile_.store_rows(moments_.sum_of_squares, dim_, squares_);
     if (!closes_here_) return;
@@ -118,62 +141,108 @@ class TileMoments {
   }
 
  private:
-  // States that wait at most: of many coordinates fewer, so that they stay in the nearest cache.
-  static constexpr int64_t kMostWaiting = 8;
+  static constexpr int64_t kWides = Tile::kScratchIsScarce ? 0 : 4;  // sums in scratch
+  // States that wait at most: of many coordinates fewer, so that they stay in a near cache.
+  static constexpr int64_t kMostWaiting = kGroup;
   static PF_HD int64_t n_waiting(D dim) {
-    return Tile::kScratchIsScarce ? 0 : dim > 4 ? 4 : kMostWaiting / dim;
+    return Tile::kScratchIsScarce ? 0 : dim > 256 ? 4 : kMostWaiting;
   }
-  // Whether the sums of batches are in scratch too.
-  static PF_HD bool has_batches(D) { return !Tile::kScratchIsScarce; }
 
-  PF_HD void add(int64_t i, Wide off) const {
-    sum_[i] = sum_[i] + off;
-    squares_[i] = fma(off, off, squares_[i]);
+  PF_HD void take(int64_t i, Real off) const {
+    open_[i] = open_[i] + off;
+    open_squares_[i] = fma(off, off, open_squares_[i]);
   }
-  PF_HD void add_waiting() {
-    if (n_waiting(dim_) == 0) return;
+  PF_HD void end_step() {
+    const bool closes = --until_closed_ == 0;
+    const bool ends = --until_added_ == 0;
+    if (ends) until_added_ = group_;
+    if (closes) until_closed_ = moments_.batch;
+    if (n_waiting(dim_) == 0) {
+      if (ends) add_open();
+    } else if (++n_waits_ == n_waiting(dim_) || ends || closes) {
+      add_waiting(ends);
+    }
+    if (closes) close_batch();
+  }
+  // Adds the sums of the open group, which ends, to those in memory.
+  PF_HD void add_open() const {
+    const Moments& m = moments_;
+    dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
+      const Wide sum = tile_.load_column(m.sum, dim_, i) + to_wide(Real(open_[i]));
+      const Wide squares =
+          tile_.load_column(m.sum_of_squares, dim_, i) + to_wide(Real(open_squares_[i]));
+      tile_.template store_column<double>(m.sum, dim_, i, sum);
+      tile_.template store_column<double>(m.sum_of_squares, dim_, i, squares);
+      open_[i] = open_squares_[i] = Real(T(0));
+    });
+  }
+  // Adds the states that wait to the open group, and that, where it ends, to the sums in scratch.
+  PF_HD void add_waiting(bool ends) {
+    if (ends && !is_open_) {
+      each_with_waiting(false, [&](int64_t i, Real open, Real open_squares) PF_INLINE_LAMBDA {
+        sum_[i] = sum_[i] + to_wide(open);
+        squares_[i] = squares_[i] + to_wide(open_squares);
+      });
+    } else {
+      each_with_waiting(is_open_, [&](int64_t i, Real open, Real open_squares) PF_INLINE_LAMBDA {
+        open_[i] = open;
+        open_squares_[i] = open_squares;
+        if (!ends) return;
+        sum_[i] = sum_[i] + to_wide(open);
+        squares_[i] = squares_[i] + to_wide(open_squares);
+      });
+    }
+    n_waits_ = 0;
+    is_open_ = !ends;
+  }
+  // body(i, sums of the open group with the states that wait), which begins with what is in scratch
+  // or anew.
+  template <class Body>
+  PF_HD void each_with_waiting(bool is_open, const Body& body) const {
     const int64_t n_waits =
         n_waits_ < kMostWaiting ? n_waits_ : kMostWaiting;  // which GCC must see
     dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
-      Wide sum = sum_[i], squares = squares_[i];
-      const Wide shift = to_wide(shift_[i]);
+      Real open = is_open ? Real(open_[i]) : Real(T(0));
+      Real open_squares = is_open ? Real(open_squares_[i]) : Real(T(0));
+      const Real shift = shift_[i];
       for (int64_t n = 0; n < n_waits; ++n) {
-        const Wide off = to_wide(waiting_[n * dim_ + i]) - shift;
-        sum = sum + off;
-        squares = fma(off, off, squares);
+        const Real off = waiting_[n * dim_ + i] - shift;
+        open = open + off;
+        open_squares = fma(off, off, open_squares);
       }
-      sum_[i] = sum;
-      squares_[i] = squares;
+      body(i, open, open_squares);
     });
-    n_waits_ = 0;
   }
-  PF_HD void close_batch() {
-    add_waiting();
+  PF_HD void close_batch() const {
     const Moments& m = moments_;
-    until_closed_ = m.batch;
+    const bool is_open = kWides == 0 || is_open_;
     dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
-      if (has_batches(dim_)) {
-        const Wide grown = sum_[i] - sum_at_batch_[i];
+      const Wide open = to_wide(is_open ? Real(open_[i]) : Real(T(0)));
+      if (kWides > 0) {
+        const Wide sum = sum_[i] + open, grown = sum - sum_at_batch_[i];
         batch_squares_[i] = batch_squares_[i] + grown * grown;
-        sum_at_batch_[i] = sum_[i];
+        sum_at_batch_[i] = sum;
       } else {
-        const Wide grown = sum_[i] - tile_.load_column(m.sum_at_batch, dim_, i);
-        const Wide squares = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
-        tile_.template store_column<double>(m.batch_squares, dim_, i, squares);
-        tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum_[i]);
+        const Wide sum = tile_.load_column(m.sum, dim_, i) + open;
+        const Wide grown = sum - tile_.load_column(m.sum_at_batch, dim_, i);
+        const Wide batches = tile_.load_column(m.batch_squares, dim_, i) + grown * grown;
+        tile_.template store_column<double>(m.batch_squares, dim_, i, batches);
+        tile_.template store_column<double>(m.sum_at_batch, dim_, i, sum);
       }
     });
   }
 
   Moments moments_;
-  int64_t until_closed_;  // steps to the end of the batch; never 0 where there are none
+  int64_t group_, until_added_;  // steps of a group, and to the end of the open one
+  int64_t until_closed_;         // steps to the end of the batch; never 0 where there are none
   int64_t n_waits_ = 0;
-  bool closes_here_;  // a batch, and its sums are in scratch
+  bool closes_here_;  // a batch
+  bool was_open_;     // a group, when the call began
+  bool is_open_;      // where states wait: whether a group has sums in scratch
   const Tile& tile_;
   D dim_;
-  typename Tile::template Array<Wide> sum_, squares_;
-  typename Tile::template Array<Real> shift_, waiting_;
-  typename Tile::template Array<Wide> sum_at_batch_, batch_squares_;
+  typename Tile::template Array<Wide> sum_, squares_, sum_at_batch_, batch_squares_;
+  typename Tile::template Array<Real> shift_, open_, open_squares_, waiting_;
 };
 
 // The acceptance probabilities of one tile.

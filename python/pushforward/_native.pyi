@@ -23,7 +23,7 @@ class Target:
 
 Coefficient = Tensor | float
 Counter = Tensor | int
-Moments = tuple[Tensor | int, ...]
+Moments = tuple[Tensor | int | None, ...]
 
 def are_plain(values: tuple[Any, ...]) -> bool: ...
 def fill(

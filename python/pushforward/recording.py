@@ -38,6 +38,7 @@ class Recorder:
         held: which chains no step can move, ``(n_chains,)``, or None: what is pooled over chains
             leaves them out.
         names: the variables of a store on disk, by default one.
+        in_groups: whether the streaming sums are those of native steps on real states.
 
     """
 
@@ -55,9 +56,12 @@ class Recorder:
         resumed: bool = False,
         held: Tensor | None = None,
         names: Mapping[str, tuple[int, ...]] | None = None,
+        in_groups: bool = False,
     ) -> None:
         self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
+        # Of the first half, which ends with a group of steps where there are many.
+        self._n_first = n_steps // 2 if n_steps < 64 else n_steps // 16 * 8
         self._x, self._offset = x, chain_offset
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
@@ -84,8 +88,9 @@ class Recorder:
             zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
             self._half = zeros[4], zeros[5]
             batch = diagnostics.batch_size(n_steps)
+            open_sums = _zeros_like_two(x) if in_groups else None
             self.moments = _ops.BatchMoments(
-                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], batch
+                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], open_sums, batch
             )
         dim = math.prod(x.shape[1:])
         if quantiles and self.draws is None:
@@ -97,7 +102,7 @@ class Recorder:
 
     def room(self) -> int:
         """Return how many steps may come at once: up to the half, and what the buffers hold."""
-        half = self.n_steps // 2
+        half = self._n_first
         room = half - self.steps_done if self.steps_done < half else self.n_steps - self.steps_done
         if any(wanting is not None for wanting in (self.covariance, self.disk, self.sketch)):
             room = min(room, max(1, _BUFFER // max(1, self._x.numel())))
@@ -227,13 +232,10 @@ class Recorder:
 
     def _at_half(self, n_nonfinite: Tensor) -> None:
         moments = self.moments
-        if moments is not None and self.steps_done == self.n_steps // 2 > 0:
-            total, squares = self._half
-            self.half = (
-                _ops.copy_(total, moments.sum),
-                _ops.copy_(squares, moments.sum_of_squares),
-                _ops.copied(n_nonfinite),
-            )
+        if moments is not None and self.steps_done == self._n_first > 0:
+            sums = zip(self._half, moments.totals(self.steps_done), strict=True)
+            total, squares = (_ops.copy_(to, source) for to, source in sums)
+            self.half = total, squares, _ops.copied(n_nonfinite)
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -253,11 +255,12 @@ class Recorder:
                 that are left out are all of a chain's.
 
         """
-        if self.moments is None or self.half is None or self.steps_done <= self.n_steps // 2:
+        if self.moments is None or self.half is None or self.steps_done <= self._n_first:
             return None
         moments = self.moments
         half_total, half_squares, invalid_at_half = self.half
-        half = self.n_steps // 2
+        total, squares = moments.totals(self.steps_done)
+        half = self._n_first
         n_valid = half_valid = None
         if n_invalid is not None and bool(n_invalid.any()):
             n_valid = self.steps_done - n_invalid
@@ -269,12 +272,12 @@ class Recorder:
             half_steps=half,
             batch=moments.batch,
             shift=moments.shift,
-            total=moments.sum,
-            squares=moments.sum_of_squares,
+            total=total,
+            squares=squares,
             half_total=half_total,
             half_squares=half_squares,
             batch_squares=moments.batch_squares,
-            open_total=moments.sum - moments.sum_at_batch,
+            open_total=total - moments.sum_at_batch,
             n_valid=n_valid,
             half_valid=half_valid,
         )
@@ -286,7 +289,8 @@ class Recorder:
             return diagnostics.streaming_rhat(tallies)
         if self.moments is None or self.steps_done < 2:
             return None
-        shift, total, squares = (self._moving(part, 0) for part in self.moments[:3])
+        sums = (self.moments.shift, *self.moments.totals(self.steps_done))
+        shift, total, squares = (self._moving(part, 0) for part in sums)
         return rhat_of_sums(self.steps_done, shift, total, squares)
 
     def finish(self) -> None:
@@ -343,6 +347,13 @@ class Recorder:
             self.sketched.copy_(tensors["sketched"])
         if self.disk is not None:
             self.disk.truncate(self.n_kept)
+
+
+def _zeros_like_two(x: Tensor) -> Tensor:
+    """Return zeros like two of ``x``, without waking torch's threads, which go on spinning."""
+    n = 2 * x.numel() * x.element_size()
+    zeros = _ops.zeros((-(-n // 8),), dtype=torch.int64, device=x.device)
+    return zeros.view(x.dtype)[: 2 * x.numel()].view(2, *x.shape)
 
 
 def _open(

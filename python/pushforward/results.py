@@ -34,9 +34,8 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
         accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
     if recorder.moments is not None:
-        shift, *sums = recorder.moments[:3]
         x = run.x if run.x.is_floating_point() else run.x.double()  # spins are integers
-        moments = (shift.to(x), sums[0], sums[1])
+        moments = (recorder.moments.shift.to(x), *recorder.moments.totals(n))
         mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
     bad = int((counts.n_nonfinite > 0).sum())
     if bad:

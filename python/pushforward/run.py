@@ -266,6 +266,8 @@ class Run:
         if self.position > 0:
             self.before = [_ops.copied(t) for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": self.kernel.title, "thin": plan.thin}
+        sweeps = native_sweeps(self.kernel, self.target)
+        adds_up = self.native or (sweeps is not None and sweeps.adds_up)
         return Recorder(
             self.x,
             n_steps,
@@ -278,6 +280,7 @@ class Run:
             resumed=self.resumed,
             held=self.held,
             names=self.target.parameters.shapes if isinstance(self.target, NamedTarget) else None,
+            in_groups=adds_up and self.x.is_floating_point(),
         )
 
     def settle(self) -> None:

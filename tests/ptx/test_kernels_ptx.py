@@ -299,7 +299,8 @@ def check_run(kind, target, dtype, **more):
     def outputs():
         sums = [torch.zeros(n_chains, target.dim, dtype=torch.float64) for _ in range(4)]
         return (
-            start.clone(), _ops.Counts.zeros(n_chains, start.device), (start.clone(), *sums, 3),
+            start.clone(), _ops.Counts.zeros(n_chains, start.device),
+            (start.clone(), *sums, torch.zeros(2, *start.shape, dtype=dtype), 3),
             torch.zeros(n_kept, n_chains, target.dim, dtype=dtype), torch.zeros(n_kept, n_chains, dtype=dtype),
             start.flip(0).contiguous(),
         )  # fmt: skip
@@ -326,15 +327,15 @@ def check_run(kind, target, dtype, **more):
         noise=call.noise(purpose, first * target.dim, 7), accept=call.noise("accept", first, 7),
         n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
         tallies=S["Tallies"](*map(call.at, counts.tensors())),
-        moments=S["Moments"](*map(call.at, moments[:5]), 3),
+        moments=S["Moments"](*map(call.at, moments[:5]), 3, *map(call.at, moments[5])),
     )  # fmt: skip
     parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
     call.chains(
-        f"{kind}_run", parts, n_chains, target.dim, (16 + dtype.itemsize + waiting) * target.dim,
+        f"{kind}_run", parts, n_chains, target.dim, (3 * dtype.itemsize + waiting) * target.dim,
         functor(p, held, size), n_rows=n_rows + 1,
     )  # fmt: skip
-    theirs = (expected[0], *expected[1].tensors(), *expected[2][:5], *expected[3:])
-    ours = (x, *counts.tensors(), *moments[:5], draws, value, velocity)
+    theirs = (expected[0], *expected[1].tensors(), *expected[2][:6], *expected[3:])
+    ours = (x, *counts.tensors(), *moments[:6], draws, value, velocity)
     assert all(same(a, b) for a, b in zip(ours, theirs, strict=True))
 
 

@@ -18,18 +18,30 @@ from pushforward._ops.arrays import is_array
 
 
 class BatchMoments(NamedTuple):
-    """The streaming sums of a run: the struct ``Moments`` of ``csrc/core/view.hpp``."""
+    """The streaming sums of a run: the struct ``Moments`` of ``csrc/core/view.hpp``.
+
+    Native steps add real states in groups of eight, counted from the first recorded step:
+    ``open_sums``, like two of x, has the sums of the group that has not ended, which ``sum`` and
+    ``sum_of_squares`` lack.
+    """
 
     shift: Tensor
     sum: Tensor
     sum_of_squares: Tensor
     sum_at_batch: Tensor
     batch_squares: Tensor
+    open_sums: Tensor | None
     batch: int
 
     def tensors(self) -> list[Tensor]:
-        """Return the five tensors."""
-        return [*self[:5]]
+        """Return all tensors."""
+        return [t for t in self[:6] if t is not None]
+
+    def totals(self, steps_done: int) -> tuple[Tensor, Tensor]:
+        """Return the sum and the sum of squares of all states, those of the open group too."""
+        if self.open_sums is None or steps_done % _GROUP == 0:
+            return self.sum, self.sum_of_squares
+        return self.sum + self.open_sums[0], self.sum_of_squares + self.open_sums[1]
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -45,6 +57,7 @@ is_compiling = torch.compiler.is_compiling
 DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 """Types of the devices that this build has ops for."""
 
+_GROUP = 8  # kGroup in csrc/core/view.hpp
 _REALS = (torch.float32, torch.float64)
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
@@ -194,7 +207,7 @@ def changed(x: Tensor, *more: Tensor | None, moments: Moments | None = None) -> 
     """Tell autograd that tensors were written to, as torch's own in-place functions do."""
     written = [t for t in (x, *more) if t is not None]
     if moments is not None:
-        written += moments[1:3] if len(moments) == 3 else moments[1:5]
+        written += moments[1:3] if len(moments) == 3 else moments.tensors()[1:]
     _increment_versions(written)
     return x
 
@@ -221,10 +234,10 @@ class _GradientOnce(torch.autograd.Function):
 
 
 def parts_of(moments: Moments | None) -> tuple[Tensor | int | None, ...]:
-    """Return streaming sums as the five tensors and the number that stand in a schema."""
+    """Return streaming sums as the six tensors and the number that stand in a schema."""
     if moments is None:
-        return (None, None, None, None, None, 0)
-    return tuple(moments) if len(moments) == 6 else (*moments, None, None, 0)
+        return (None, None, None, None, None, None, 0)
+    return tuple(moments) if len(moments) == 7 else (*moments, None, None, None, 0)
 
 
 def moments_of(
@@ -233,18 +246,19 @@ def moments_of(
     squares: Tensor | None,
     at_batch: Tensor | None = None,
     batch_squares: Tensor | None = None,
+    open_sums: Tensor | None = None,
     batch: int = 0,
 ) -> Moments | None:
     """Undo :func:`parts_of`."""
     if shift is None or total is None or squares is None:
-        if not (shift is total is squares is at_batch is batch_squares is None):
+        if not (shift is total is squares is at_batch is batch_squares is open_sums is None):
             raise ValueError("moments: expected all tensors or none of them")
         return None
     if at_batch is None or batch_squares is None:
-        if at_batch is not batch_squares:
+        if not (at_batch is batch_squares is open_sums is None):
             raise ValueError("moments: expected both tensors of batches or none of them")
         return shift, total, squares
-    return BatchMoments(shift, total, squares, at_batch, batch_squares, batch)
+    return BatchMoments(shift, total, squares, at_batch, batch_squares, open_sums, batch)
 
 
 def gradient_of(x: Tensor, score: Tensor, grad: Tensor) -> Tensor:
