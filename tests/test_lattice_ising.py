@@ -19,8 +19,11 @@ SHAPES = [
     # strings of bits: rows in one word, in several, not filling one, flat and tall
     (16, 16), (64, 64), (32, 8), (2, 256), (256, 4), (20, 24), (12, 100), (6, 344),
     (8, 8, 8), (4, 6, 20), (2, 8, 64), (16, 2, 32), (6, 10, 4),
+    # rows of an odd number of pairs
+    (16, 18), (2, 130), (12, 62), (128, 2), (50, 6), (18, 18), (64, 66), (6, 346),
+    (16, 2, 18), (4, 6, 30), (2, 4, 66), (64, 2, 2), (10, 6, 10), (6, 6, 126),
     # words of thirty-two lattices
-    (4, 4), (2, 2), (6, 4), (6, 6), (10, 50), (2, 2, 2), (4, 4, 4), (2, 6, 10),
+    (4, 4), (2, 2), (6, 4), (6, 6), (10, 10), (2, 2, 2), (4, 4, 4), (2, 6, 10),
     # on a GPU: rows of part of a word, of one and a bit, of several
     (4, 30), (4, 34), (2, 62), (6, 66), (8, 96), (4, 2, 34), (2, 4, 66), (6, 2, 2),
 ]  # fmt: skip
@@ -122,7 +125,7 @@ def test_every_type_holds_the_same_spins(kernel, dtype):
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=NAMES)
-@pytest.mark.parametrize("shape", [(32, 32), (6, 6), (2, 42), (8, 4, 16)], ids=str)
+@pytest.mark.parametrize("shape", [(32, 32), (6, 6), (2, 42), (18, 22), (8, 4, 16)], ids=str)
 def test_splits_change_nothing(kernel, shape):
     n = 40
     law = Ising(shape, temperature=temperatures(n), field=fields(n))
@@ -138,7 +141,9 @@ def test_splits_change_nothing(kernel, shape):
     assert torch.equal(got, whole[17:18])
 
 
-@pytest.mark.parametrize("shape", [(512, 512), (64, 64, 64), (1024, 516)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(512, 512), (64, 64, 64), (1024, 516), (514, 1022), (64, 66, 62)], ids=str
+)
 def test_threads_change_nothing(shape, restore_threads):
     # Large lattices are shared between threads in slabs, whose edges wait for each other.
     results = []
@@ -150,13 +155,14 @@ def test_threads_change_nothing(shape, restore_threads):
     assert torch.equal(results[0], results[2])
 
 
-def test_a_large_lattice_equals_numpy(restore_threads):
+@pytest.mark.parametrize("shape", [(512, 1024), (1022, 514)], ids=str)
+def test_a_large_lattice_equals_numpy(shape, restore_threads):
     torch.set_num_threads(2)
-    x = start(1, (512, 1024)).to(torch.int8)
+    x = start(1, shape).to(torch.int8)
     expected = x.numpy()
     for step in range(2):
         expected = ising_sweep(expected, 2.2, 0.1, heat_bath=False, seed=SEED, step=step)
-    law = Ising((512, 1024), temperature=2.2, field=0.1)
+    law = Ising(shape, temperature=2.2, field=0.1)
     np.testing.assert_array_equal(sweeps(x, law, Metropolis(), 2).numpy(), expected)
 
 

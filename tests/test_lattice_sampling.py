@@ -43,8 +43,8 @@ def test_draws_and_statistics(case):
     assert torch.equal(chains.draws, every.draws[2:][2::3])
     assert torch.equal(chains.log_density, every.log_density[2:][2::3])
     states = every.draws[2:].double()
-    assert torch.allclose(chains.mean, states.mean((0, 1)), atol=1e-9)
-    assert torch.allclose(chains.var, states.var((0, 1)), atol=1e-9)
+    assert torch.allclose(chains.mean, states.mean((0, 1)), atol=1e-6)  # sums of eight in float32
+    assert torch.allclose(chains.var, states.var((0, 1)), atol=1e-6)
     expected = torch.stack([law.log_density(d) for d in every.draws])
     assert torch.allclose(every.log_density.double(), expected.double(), rtol=1e-4, atol=1e-3)
     last = pf.sample(law, kernel, start(law), n_steps=32, store="last", seed=1)
@@ -114,7 +114,7 @@ def test_steps_that_are_not_taken_are_not_counted():
     taken = (chains.draws != before).any(3).any(2)
     assert torch.equal((~taken).sum(0), chains.n_nonfinite)
     mean = chains.draws[taken].double().mean(0)
-    assert torch.allclose(chains.mean, mean, rtol=1e-9)
+    assert torch.allclose(chains.mean, mean, rtol=1e-6)
 
 
 def test_runs_are_cut_and_split_bit_for_bit(case):

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Thirty-two lattices of spins as the bits of one word a site, for small lattices and odd shapes.
+// Thirty-two lattices of spins as the bits of one word a site, for small lattices.
 #pragma once
 
 #include "backend/cpu.hpp"

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One lattice of spins as four strings of bits, for large lattices.
+// One lattice of spins as four strings of bits, for all but the smallest.
 //
 // Block q of a sweep's noise holds the words of sites 4 q ... 4 q + 3, so bit q of string w would
 // be site 4 q + w: then comparing the words of kLanes blocks gives kLanes bits of four strings, and
 // no bit ever moves. In rows of odd parity strings 0 and 1, and 2 and 3, are exchanged, so that
 // strings 0 and 2 hold the sites of one colour and strings 1 and 3 those of the other. A site of
-// string 2 j + c then has its neighbours across rows, and one of the two along its row, at the same
-// place of string 2 j + 1 - c, and the other in string 2 (1 - j) + 1 - c, there or one bit away.
+// string 2 j + c then has one of the two neighbours along its row at the same place of string
+// 2 j + 1 - c, and the other in string 2 (1 - j) + 1 - c, there or one bit away. Its neighbours
+// across rows are in the former string where rows have an even number of pairs of sites, whole
+// blocks, and otherwise in the latter, where a block may also have the end of one row and the
+// beginning of the next.
 #pragma once
 
 #include "backend/cpu.hpp"
@@ -49,22 +52,19 @@ static PF_NOINLINE void compare_blocks(const NoiseSource& noise, uint64_t chain,
   }
 }
 
-template <class Model>
+// kOddPairs: whether a row has an odd number of pairs.
+template <class Model, bool kOddPairs>
 class SpinStrings {
   static constexpr int kDims = Model::kDims;
   static constexpr int64_t kAlign = 8;  // words; a register has no more
 
  public:
-  // Rows of whole blocks, and strings that fill a word.
-  static bool fits(const LatticeShape& s) {
-    int64_t n = 1;
-    for (int i = 0; i < s.n_dims; ++i) n *= s.size[i];
-    return s.size[s.n_dims - 1] % 4 == 0 && n >= 256;
-  }
-
+  // A row has `pairs_` pairs, and of strings `row_` bits, rounded up; a layer has an even number of
+  // rows.
   SpinStrings(const LatticeShape& shape, int n_masks, void* memory)
-      : row_(shape.size[kDims - 1] / 4),
-        layer_(row_ * shape.size[kDims - 2]),
+      : pairs_(shape.size[kDims - 1] / 2),
+        row_((pairs_ + 1) / 2),
+        layer_(pairs_ * shape.size[kDims - 2] / 2),
         n_(kDims == 2 ? layer_ : layer_ * shape.size[0]),
         n_words_((n_ + 63) / 64),
         stride_(aligned(n_words_)),
@@ -79,15 +79,15 @@ class SpinStrings {
 
   // Marks the rows, once for all lattices of the shape.
   void mark() {
-    memset(marks(0), 0, static_cast<size_t>(8 * kMarks * stride_));
-    const int64_t rows_a_layer = layer_ / row_;
-    for (int64_t r = 0, q = 0; q < n_; ++r, q += row_) {
+    memset(marks(kOddRow, 0), 0, static_cast<size_t>(8 * kMarks * stride_));
+    const int64_t rows_a_layer = 2 * layer_ / pairs_;
+    for (int64_t r = 0, p = 0; p < 2 * n_; ++r, p += pairs_) {
       const int64_t y = r % rows_a_layer;
-      if ((y + r / rows_a_layer) % 2 != 0) set_bits(marks(kOddRow), q, q + row_);
-      set_bits(marks(kRowStart), q, q + 1);
-      set_bits(marks(kRowEnd), q + row_ - 1, q + row_);
-      if (kDims == 3 && y == 0) set_bits(marks(kLayerStart), q, q + row_);
-      if (kDims == 3 && y == rows_a_layer - 1) set_bits(marks(kLayerEnd), q, q + row_);
+      if ((y + r / rows_a_layer) % 2 != 0) mark_pairs(kOddRow, p, p + pairs_);
+      mark_pairs(kRowStart, p, p + 1);
+      mark_pairs(kRowEnd, p + pairs_ - 1, p + pairs_);
+      if (kDims == 3 && y == 0) mark_pairs(kLayerStart, p, p + pairs_);
+      if (kDims == 3 && y == rows_a_layer - 1) mark_pairs(kLayerEnd, p, p + pairs_);
     }
   }
 
@@ -101,8 +101,8 @@ class SpinStrings {
         const uint64_t bits = up_bits(x + first, left < 64 ? static_cast<int>(left) : 64);
         for (int w = 0; w < 4; ++w) word[w] |= every_fourth(bits >> w) << 16 * part;
       }
-      exchange(i, word[0], word[1]);
-      exchange(i, word[2], word[3]);
+      exchange(i, 0, word[0], word[1]);
+      exchange(i, 1, word[2], word[3]);
       for (int w = 0; w < 4; ++w) spins(w)[i] = word[w];
     }
     for (int w = 0; w < 4; ++w) close_string(spins(w), n_, reach_ + 1);
@@ -190,14 +190,17 @@ class SpinStrings {
 
  private:
   enum Mark { kOddRow, kRowStart, kRowEnd, kLayerStart, kLayerEnd };
-  static constexpr int kMarks = kDims == 2 ? 3 : 5;
+  // Where pairs are even both halves of a block are in one row: one mark is that of both but for
+  // the first and the last pair, which are always in half 0 and half 1.
+  static constexpr int kHalves = kOddPairs ? 2 : 1;
+  static constexpr int kMarks = kHalves * (kDims == 2 ? 3 : 5);
   static constexpr int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * kAlign; }
   // visit(first, n, bits) for the sites of word i of the four strings, in order.
   template <class Visit>
   PF_HD void for_sites(int64_t i, const uint64_t (&strings)[4], const Visit& visit) const {
     uint64_t word[4] = {strings[0], strings[1], strings[2], strings[3]};
-    exchange(i, word[0], word[1]);
-    exchange(i, word[2], word[3]);
+    exchange(i, 0, word[0], word[1]);
+    exchange(i, 1, word[2], word[3]);
     for (int part = 0; part < 4; ++part) {
       const int64_t first = 256 * i + 64 * part, left = 4 * n_ - first;
       if (left <= 0) break;
@@ -209,7 +212,15 @@ class SpinStrings {
   int64_t words() const { return 4 * spin_stride() + (kMarks + 4 * n_masks_) * stride_; }
   int64_t spin_stride() const { return stride_ + 2 * halo_; }
   PF_HD uint64_t* spins(int w) const { return memory_ + halo_ + w * spin_stride(); }
-  PF_HD uint64_t* marks(int mark) const { return memory_ + 4 * spin_stride() + mark * stride_; }
+  PF_HD uint64_t* marks(int mark, int half) const {
+    return memory_ + 4 * spin_stride() + (mark * kHalves + (kOddPairs ? half : 0)) * stride_;
+  }
+  // Marks the pairs [begin, end).
+  void mark_pairs(int mark, int64_t begin, int64_t end) {
+    for (int half = 0; half < 2; ++half) {
+      set_bits(marks(mark, half), (begin - half + 1) / 2, (end - half + 1) / 2);
+    }
+  }
   PF_HD uint64_t* masks(int m, int w) const {
     return memory_ + 4 * spin_stride() + kMarks * stride_ + (4 * m + w) * stride_;
   }
@@ -218,8 +229,8 @@ class SpinStrings {
   }
 
   // Between sites by place in their row and sites by colour, for the words at i of two strings.
-  PF_HD void exchange(int64_t i, uint64_t& even, uint64_t& odd) const {
-    const uint64_t turned = (even ^ odd) & marks(kOddRow)[i];
+  PF_HD void exchange(int64_t i, int half, uint64_t& even, uint64_t& odd) const {
+    const uint64_t turned = (even ^ odd) & marks(kOddRow, half)[i];
     even ^= turned;
     odd ^= turned;
   }
@@ -236,12 +247,15 @@ class SpinStrings {
                                                                lattice.thresholds, n_masks_,
                                                                masks(0, 0) + i, stride_);
       for (int m = 0; m < n_masks_; ++m) {
-        for (int w = 0; w < 4; w += 2) exchange_run(masks(m, w) + i, masks(m, w + 1) + i, i, n);
+        for (int half = 0; half < 2; ++half) {
+          exchange_run(masks(m, 2 * half) + i, masks(m, 2 * half + 1) + i, marks(kOddRow, half) + i,
+                       n);
+        }
       }
     }
   }
-  PF_HD void exchange_run(uint64_t* even, uint64_t* odd, int64_t first, int64_t n) const {
-    const uint64_t* odd_row = marks(kOddRow) + first;
+  static PF_HD void exchange_run(uint64_t* even, uint64_t* odd, const uint64_t* odd_row,
+                                 int64_t n) {
     for (int64_t i = 0; i < n; i += kBitWords) {
       const BitRegister a = load_bits(even + i), b = load_bits(odd + i);
       const BitRegister turned = (a ^ b) & load_bits(odd_row + i);
@@ -262,29 +276,45 @@ class SpinStrings {
     constexpr int kMine = 2 * kHalf + kColour, kFacing = 2 * kHalf + 1 - kColour;
     uint64_t* mine = spins(kMine);
     const uint64_t *facing = spins(kFacing), *crossing = spins(2 * (1 - kHalf) + 1 - kColour);
-    const uint64_t* edge_of_row = marks(kHalf == 1 ? kRowEnd : kRowStart);
-    const int64_t along = kHalf == 1 ? 1 : -1;
-    const BitShift ahead(along), around(-along * (row_ - 1));
-    const BitShift down(row_), up(-row_), below(layer_), above(-layer_);
-    const BitShift down_around(row_ - layer_), up_around(layer_ - row_);
+    const uint64_t* odd_row = marks(kOddRow, kHalf);
+    // Of odd pairs each half has beginnings and ends of rows, and rows across cross halves.
+    const uint64_t *begins = marks(kRowStart, kHalf), *ends = marks(kRowEnd, kHalf);
+    const uint64_t* across = kOddPairs ? crossing : facing;
+    constexpr int64_t kFarther = kOddPairs && kHalf == 1 ? 1 : 0, kBack = kOddPairs - kFarther;
+    const int64_t rows = kOddPairs ? pairs_ / 2 : row_;
+    const int64_t down_by = rows + kFarther, up_by = -rows - kBack;
+    const BitShift down(down_by), up(up_by), below(layer_), above(-layer_);
+    const BitShift down_around(down_by - layer_), up_around(up_by + layer_);
+    const BitShift ahead(kHalf == 1 ? 1 : -1), around(kHalf == 1 ? 1 - row_ : row_ - 1);
+    const BitShift to_end(rows), to_start(-rows);
     const auto rule = model.template rule<BitRegister>(lattice);
-    // Whether the crossing neighbour is a bit away: it depends on the row's parity.
-    const BitRegister away_in_even = same_bits((kColour == 1) != (kHalf == 0));
+    // Whether the crossing neighbour is after the site, in rows of even parity.
+    const BitRegister after_in_even = same_bits(kColour == 1);
     for (int64_t i = begin; i < end; i += kBitWords) {
       BitRegister n[2 * kDims];
-      const uint64_t *f = facing + i, *x = crossing + i;
+      const uint64_t *f = facing + i, *x = crossing + i, *a = across + i;
       n[0] = load_bits(f);
-      const BitRegister next =
-          choose_bits(load_bits(edge_of_row + i), load_shifted(x, around), load_shifted(x, ahead));
-      n[1] = choose_bits(load_bits(marks(kOddRow) + i) ^ away_in_even, next, load_bits(x));
-      if constexpr (kDims == 2) {
-        n[2] = load_shifted(f, down);
-        n[3] = load_shifted(f, up);
+      const BitRegister after = load_bits(odd_row + i) ^ after_in_even;
+      if constexpr (kOddPairs) {
+        const BitRegister here = load_bits(x), away = load_shifted(x, ahead);
+        const BitRegister last =
+            choose_bits(load_bits(begins + i), load_shifted(f, to_end), kHalf == 1 ? here : away);
+        const BitRegister next =
+            choose_bits(load_bits(ends + i), load_shifted(f, to_start), kHalf == 1 ? away : here);
+        n[1] = choose_bits(after, next, last);
       } else {
-        n[2] = choose_bits(load_bits(marks(kLayerEnd) + i), load_shifted(f, down_around),
-                           load_shifted(f, down));
-        n[3] = choose_bits(load_bits(marks(kLayerStart) + i), load_shifted(f, up_around),
-                           load_shifted(f, up));
+        const BitRegister away = choose_bits(load_bits((kHalf == 1 ? ends : begins) + i),
+                                             load_shifted(x, around), load_shifted(x, ahead));
+        n[1] = choose_bits(kHalf == 1 ? after : ~after, away, load_bits(x));
+      }
+      if constexpr (kDims == 2) {
+        n[2] = load_shifted(a, down);
+        n[3] = load_shifted(a, up);
+      } else {
+        n[2] = choose_bits(load_bits(marks(kLayerEnd, kHalf) + i), load_shifted(a, down_around),
+                           load_shifted(a, down));
+        n[3] = choose_bits(load_bits(marks(kLayerStart, kHalf) + i), load_shifted(a, up_around),
+                           load_shifted(a, up));
         n[4] = load_shifted(f, below);
         n[5] = load_shifted(f, above);
       }
@@ -295,7 +325,7 @@ class SpinStrings {
     }
   }
 
-  int64_t row_, layer_, n_, n_words_, stride_, reach_, halo_;
+  int64_t pairs_, row_, layer_, n_, n_words_, stride_, reach_, halo_;
   int n_masks_;
   uint64_t* memory_;
   BitCounts counts_;

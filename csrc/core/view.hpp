@@ -75,9 +75,9 @@ struct MetricParams {
 // Per-chain sums of x - shift and its square, (n_chains, dim) each; null when not wanted. For error
 // bars also, where batch > 0, after every `batch` steps: the sum then, and the sum of the squares
 // of what it grew by. Real states are added in groups, whose sums have the type of the state: a
-// group ends with every kGroup-th recorded step. The sums of the group that has not ended, `open`
-// and `open_squares`, are not in the others; where they are null, each step is a group.
-constexpr int64_t kGroup = 8;
+// group ends with every kStepGroup-th recorded step. The sums of the group that has not ended,
+// `open` and `open_squares`, are not in the others; where they are null, each step is a group.
+constexpr int64_t kStepGroup = 8;
 struct Moments {
   const void* shift;
   double* sum;

@@ -52,7 +52,7 @@ class Phi4Chain {
                  last_entry()),
         moves_(noise(purpose::kProposal), last_entry()),
         words_(noise(purpose::kSite), last_entry()),
-        is_open_(p.moments.open != nullptr && p.steps_done % kGroup != 0) {}
+        is_open_(p.moments.open != nullptr && p.steps_done % kStepGroup != 0) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -116,7 +116,7 @@ class Phi4Chain {
   PF_HD void record(int64_t k, bool counts) {
     const Moments& m = p_.moments;
     const int64_t n_done = p_.steps_done + k + 1;
-    const bool ends = n_done % (m.open != nullptr ? kGroup : 1) == 0;
+    const bool ends = n_done % (m.open != nullptr ? kStepGroup : 1) == 0;
     const bool closes = m.batch > 0 && n_done % m.batch == 0;
     if constexpr (kMostWaiting == 1) {
       if (counts || ends || closes) add_states(&at_, counts ? 1 : 0, ends, closes);

@@ -70,7 +70,7 @@ class TileMoments {
   PF_HD TileMoments(const Moments& moments, int64_t steps_done, int64_t n_steps, const Tile& tile,
                     D dim)
       : moments_(moments),
-        group_(moments.open != nullptr ? kGroup : 1),
+        group_(moments.open != nullptr ? kStepGroup : 1),
         until_added_(group_ - steps_done % group_),
         until_closed_(moments.batch > 0 ? moments.batch - steps_done % moments.batch : 0),
         closes_here_(until_closed_ > 0 && until_closed_ <= n_steps),
@@ -143,7 +143,7 @@ class TileMoments {
  private:
   static constexpr int64_t kWides = Tile::kScratchIsScarce ? 0 : 4;  // sums in scratch
   // States that wait at most: of many coordinates fewer, so that they stay in a near cache.
-  static constexpr int64_t kMostWaiting = kGroup;
+  static constexpr int64_t kMostWaiting = kStepGroup;
   static PF_HD int64_t n_waiting(D dim) {
     return Tile::kScratchIsScarce ? 0 : dim > 256 ? 4 : kMostWaiting;
   }

@@ -57,7 +57,7 @@ is_compiling = torch.compiler.is_compiling
 DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 """Types of the devices that this build has ops for."""
 
-_GROUP = 8  # kGroup in csrc/core/view.hpp
+_GROUP = 8  # kStepGroup in csrc/core/view.hpp
 _REALS = (torch.float32, torch.float64)
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
