@@ -110,20 +110,18 @@ def wolff(x, temperature, field, *, seed, step, offset=0):
     bonds = words(seed, 10, len(x), step * volume * d, volume * d, offset)
     starts = words(seed, 1, len(x), 4 * step, 2, offset)
     accepts = words(seed, 2, len(x), step, 1, offset)
-    for row in range(len(x)):
-        spins = x[row].reshape(-1)
+    held = bonds.reshape(len(x), *shape, d) < threshold(1 - math.exp(-2 / temperature))
+    for row, spins in enumerate(x):
         start = (int(starts[row, 0]) << 32 | int(starts[row, 1])) * volume >> 64
-        links = list(open_bonds(spins, bonds[row], shape, temperature))
-        cluster = {start}
-        while True:
-            more = {b for a, b in links if a in cluster} | {a for a, b in links if b in cluster}
-            if more <= cluster:
-                break
-            cluster |= more
-        loss = 2 * spins[start] * field * len(cluster)
+        links = [held[row, ..., j] & (spins == np.roll(spins, -1, j)) for j in range(d)]
+        cluster, size = np.arange(volume).reshape(shape) == start, 0
+        while size < (size := np.count_nonzero(cluster)):
+            for j, link in enumerate(links):
+                cluster = cluster | np.roll(cluster & link, 1, j)
+                cluster = cluster | np.roll(cluster, -1, j) & link
+        loss = 2 * spins.flat[start] * field * size
         if accepts[row, 0] < threshold(math.exp(-max(loss, 0) / temperature)):
-            spins[list(cluster)] *= -1
-        x[row] = spins.reshape(shape)
+            spins[cluster] *= -1
     return x
 
 

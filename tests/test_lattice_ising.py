@@ -189,6 +189,40 @@ def test_shared_clusters_equal_numpy(restore_threads):
     np.testing.assert_array_equal(sweeps(x, law, SwendsenWang(), 1).numpy(), expected)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("field", [0.0, 1e-5])
+@pytest.mark.parametrize(
+    ("shape", "temperature"), [((331, 257), 2.2), ((45, 41, 43), 4.2), ((2, 40000), 0.5)], ids=str
+)
+def test_threads_grow_a_cluster_together(shape, temperature, field, n, restore_threads):
+    # From all spins up, so that a cluster has most sites; in the field it may have to turn back.
+    law, results = Ising(shape, temperature=temperature, field=field), []
+    for n_threads in (1, 2, 3, 8):
+        torch.set_num_threads(n_threads)
+        results.append([])
+        for n_steps in (1, 2, 8):
+            x = torch.ones(n, *shape, dtype=torch.int8)
+            results[-1].append(sweeps(x, law, Wolff(), n_steps))
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+    assert not torch.equal(results[0][1], results[0][2])
+
+
+def test_clusters_that_threads_grow_equal_numpy(restore_threads):
+    torch.set_num_threads(4)
+    shape, field, sizes = (180, 143), 3e-5, []
+    x = expected = np.ones((1, *shape), dtype=np.int8)
+    for step in range(4):
+        expected = wolff(x, 2.1, field, seed=SEED, step=step)
+        law = Ising(shape, temperature=2.1, field=field)
+        got = sweeps(torch.from_numpy(x.copy()), law, Wolff(), 1, first_step=step).numpy()
+        np.testing.assert_array_equal(got, expected)
+        sizes.append(np.count_nonzero(x != expected))
+        x = expected
+    assert max(sizes) > 20000
+    assert 0 in sizes  # turned back, too
+
+
 def test_entries_beyond_two_to_the_32():
     # The block's upper counter word changes inside a sweep.
     shape, volume = (64, 64), 4096

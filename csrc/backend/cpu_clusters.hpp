@@ -1,114 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cluster moves on a CPU: threads take lattices, or, for Swendsen-Wang where there are few and each
-// is large, strips of one lattice after another. No bit depends on it.
+// Cluster moves on a CPU: threads take lattices, or, where there are few and each is large, strips
+// of one lattice after another (Swendsen-Wang) or parts of a large cluster (Wolff). No bit depends
+// on it.
 #pragma once
 
-#include "backend/cpu_fields.hpp"
+#include "backend/cpu_growth.hpp"
 #include "core/spins.hpp"
 
 namespace pf::PF_BACKEND {
 namespace {  // no weak symbol of a member that is not inlined
-
-constexpr int64_t kSegment = 256;  // sites whose bonds are drawn together
-
-// The bonds of a lattice, drawn where a step asks for them.
-class Bonds {
- public:
-  static constexpr int64_t kSlack = 4 * kLanes + 4;
-  static int64_t words(int64_t sites, int n_dims) {
-    return segments(sites) * (kSegment * n_dims + kSlack);
-  }
-  static int64_t segments(int64_t sites) { return (sites + kSegment - 1) / kSegment; }
-
-  Bonds(const ClusterLaw& law, int64_t sites, int n_dims, float* values, uint64_t* drawn_at)
-      : noise_(law.bonds),
-        sites_(sites),
-        n_dims_(n_dims),
-        threshold_(law.bond),
-        values_(values),
-        drawn_at_(drawn_at) {
-    for (int64_t i = 0; i < segments(sites); ++i) drawn_at_[i] = 0;
-  }
-  // Every step draws the segments that it touches, or all of them at once.
-  void begin(uint64_t step, uint64_t serial) {
-    first_ = step * static_cast<uint64_t>(sites_ * n_dims_);
-    serial_ = serial;
-  }
-  void draw_all(const Place& place) {
-    const double nanoseconds = static_cast<double>(sites_ * n_dims_);
-    for_each_block(segments(sites_), 16, place, nanoseconds, 0,
-                   [&](int64_t begin, int64_t end, void*) {
-                     for (int64_t i = begin; i < end; ++i) draw(i);
-                   });
-  }
-  PF_HD bool hold(int64_t site, int j) {
-    const int64_t segment = site / kSegment;
-    if (drawn_at_[segment] != serial_) draw(segment);
-    const int64_t entry = (site % kSegment) * n_dims_ + j;
-    return bit_cast<uint32_t>(of(segment)[phase(segment) + entry]) < threshold_;
-  }
-
- private:
-  uint64_t first_of(int64_t segment) const {
-    return first_ + static_cast<uint64_t>(segment * kSegment * n_dims_);
-  }
-  int64_t phase(int64_t segment) const { return static_cast<int64_t>(first_of(segment) % 4); }
-  float* of(int64_t segment) const { return values_ + segment * (kSegment * n_dims_ + kSlack); }
-  void draw(int64_t segment) {
-    drawn_at_[segment] = serial_;
-    const int64_t left = sites_ - segment * kSegment;
-    const int64_t n = (left < kSegment ? left : kSegment) * n_dims_ + phase(segment);
-    fill_entries<Words>(noise_, first_of(segment) / 4 * 4, (n + 3) / 4, of(segment));
-  }
-  NoiseSource noise_;
-  int64_t sites_;
-  int n_dims_;
-  uint64_t threshold_, first_ = 0, serial_ = 0;
-  float* values_;
-  uint64_t* drawn_at_;
-};
 
 // One lattice: spins +-1, and who belongs to whom.
 template <class U>
 class ClusterLattice {
  public:
   static int64_t bytes(const LatticeShape& s) {
-    return Bonds::words(s.n_sites, s.n_dims) * 4 + Bonds::segments(s.n_sites) * 8 +
-           s.n_sites * (4 + 4 + 1) + 64;
+    return Bonds::bytes(s.n_sites, s.n_dims) + Growth::bytes(s.n_sites) + s.n_sites;
   }
 
   // The threads of `place` share its work.
   ClusterLattice(const Spins<U>& spins, const ClusterMoves& moves, int64_t index, void* memory,
-                 const Place& place)
+                 const Place& place, Handover* others = nullptr)
       : spins_(spins),
         moves_(moves),
         law_(moves.law(index)),
         sites_(spins.shape.n_sites),
-        bonds_(law_, sites_, spins.shape.n_dims,
-               static_cast<float*>(memory) + 2 * Bonds::segments(sites_),
-               static_cast<uint64_t*>(memory)),
+        bonds_(law_, sites_, spins.shape.n_dims, memory),
+        first_site_(reinterpret_cast<uint32_t*>(static_cast<char*>(memory) +
+                                                Bonds::bytes(sites_, spins.shape.n_dims))),
+        size_(first_site_ + sites_),
+        spin_(reinterpret_cast<int8_t*>(first_site_) + Growth::bytes(sites_)),
+        growth_(spins.shape, spin_, first_site_, place, others),
         x_(spins.lattice(index)),
         place_(place),
         layers_(spins.shape.size[0]),
         n_strips_(place.n_threads) {
     if (n_strips_ > layers_) n_strips_ = layers_;
-    first_site_ =
-        reinterpret_cast<uint32_t*>(static_cast<float*>(memory) + 2 * Bonds::segments(sites_) +
-                                    Bonds::words(sites_, spins.shape.n_dims));
-    size_ = first_site_ + sites_;
-    spin_ = reinterpret_cast<int8_t*>(size_ + sites_);
   }
 
   // move(lattice, step) for each step.
   template <class Move>
   void run(const Move& move) {
-    for (int64_t s = 0; s < sites_; ++s) spin_[s] = spins_.is_up(x_[s]) ? 1 : -1;
+    // Copies, which stores to spins cannot change for all that a compiler knows.
+    const Spins<U> spins = spins_;
+    const int64_t sites = sites_;
+    int8_t* const spin = spin_;
+    U* const x = x_;
+    for (int64_t s = 0; s < sites; ++s) spin[s] = spins.is_up(x[s]) ? 1 : -1;
     for (int64_t k = 0; k < moves_.n_steps; ++k) {
       const uint64_t step = moves_.first_step + static_cast<uint64_t>(k);
       bonds_.begin(step, static_cast<uint64_t>(k) + 1);
       move(*this, step);
     }
-    for (int64_t s = 0; s < sites_; ++s) x_[s] = spin_[s] > 0 ? spins_.up : spins_.down;
+    for (int64_t s = 0; s < sites; ++s) x[s] = spin[s] > 0 ? spins.up : spins.down;
   }
 
   // Swendsen and Wang: all clusters.
@@ -127,25 +71,10 @@ class ClusterLattice {
     const uint32_t high = bit_cast<uint32_t>(entry<Words, float>(law_.proposal, 4 * step));
     const uint32_t low = bit_cast<uint32_t>(entry<Words, float>(law_.proposal, 4 * step + 1));
     const int64_t start = site_of_word(high, low, sites_);
-    uint32_t* members = first_site_;
-    const int8_t before = spin_[start];
-    int64_t n = 0;
-    const auto join = [&](int64_t s) {
-      spin_[s] = static_cast<int8_t>(-before);
-      members[n++] = static_cast<uint32_t>(s);
-    };
-    join(start);
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t s = members[i];
-      each_dimension(spins_.shape, s, [&](int j, int64_t next, int64_t last) {
-        if (spin_[next] == before && bonds_.hold(s, j)) join(next);
-        if (spin_[last] == before && bonds_.hold(last, j)) join(last);
-      });
-    }
+    growth_.turn(start, bonds_);
     if (law_.field == 0.0) return;
     const uint32_t word = bit_cast<uint32_t>(entry<Words, float>(law_.accept, step));
-    if (word < law_.turn(n, before)) return;
-    for (int64_t i = 0; i < n; ++i) spin_[members[i]] = before;
+    if (word >= law_.turn(growth_.size(), growth_.before())) growth_.turn_back();
   }
 
  private:
@@ -242,53 +171,66 @@ class ClusterLattice {
   ClusterLaw law_;
   int64_t sites_;
   Bonds bonds_;
+  uint32_t *first_site_, *size_;  // Swendsen-Wang's, where Wolff's members are
+  int8_t* spin_;
+  Growth growth_;
   U* x_;
   Place place_;
   int64_t layers_, n_strips_;
-  uint32_t *first_site_, *size_;
-  int8_t* spin_;
 };
 
 }  // namespace
 
 static int64_t cluster_workspace(const LatticeShape&, int64_t, const Place&) { return 0; }
 
-template <class U, class Move>
-static void for_each_cluster_lattice(const Spins<U>& spins, const ClusterMoves& moves,
-                                     bool may_share, const Place& place, const Move& move) {
-  const double nanoseconds =
-      10.0 * static_cast<double>(spins.shape.n_sites) * static_cast<double>(moves.n_steps);
-  // Strips of a few layers have little but edges, where clusters are joined by one thread.
-  const int64_t n = spins.n_lattices, n_threads = place.n_threads;
-  const bool too_few = n < n_threads || (spins.shape.n_sites >= int64_t{1} << 18 &&
-                                         n % n_threads != 0 && n < 4 * n_threads);
-  const bool share_a_lattice =
-      may_share && too_few && spins.shape.n_sites > 8192 && spins.shape.size[0] >= 4 * n_threads;
-  const Place alone{1, place.device, place.stream};
-  for_each_block(
-      spins.n_lattices, share_a_lattice ? spins.n_lattices : 1, share_a_lattice ? alone : place,
-      nanoseconds * static_cast<double>(spins.n_lattices), ClusterLattice<U>::bytes(spins.shape),
-      [&](int64_t begin, int64_t end, void* memory) {
-        for (int64_t i = begin; i < end; ++i) {
-          ClusterLattice<U>(spins, moves, i, memory, share_a_lattice ? place : alone).run(move);
-        }
-      });
+// A guess of what the steps of a call take, for each lattice.
+static double cluster_nanoseconds(const LatticeShape& shape, const ClusterMoves& moves) {
+  return 10.0 * static_cast<double>(shape.n_sites) * static_cast<double>(moves.n_steps);
 }
 
 // Every cluster's spin anew (Swendsen-Wang).
 template <class U>
 static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
                             const Place& place) {
-  for_each_cluster_lattice(spins, moves, true, place,
-                           [](ClusterLattice<U>& l, uint64_t step) { l.redraw(step); });
+  // Strips of a few layers have little but edges, where clusters are joined by one thread.
+  const int64_t n = spins.n_lattices, n_threads = place.n_threads;
+  const bool too_few = n < n_threads || (spins.shape.n_sites >= int64_t{1} << 18 &&
+                                         n % n_threads != 0 && n < 4 * n_threads);
+  const bool share_a_lattice =
+      too_few && spins.shape.n_sites > 8192 && spins.shape.size[0] >= 4 * n_threads;
+  const Place alone{1, place.device, place.stream};
+  for_each_block(n, share_a_lattice ? n : 1, share_a_lattice ? alone : place,
+                 cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
+                 ClusterLattice<U>::bytes(spins.shape),
+                 [&](int64_t begin, int64_t end, void* memory) {
+                   for (int64_t i = begin; i < end; ++i) {
+                     ClusterLattice<U>(spins, moves, i, memory, share_a_lattice ? place : alone)
+                         .run([](ClusterLattice<U>& l, uint64_t step) { l.redraw(step); });
+                   }
+                 });
 }
 
-// One cluster turned over (Wolff), which grows site by site: threads take lattices only.
+// One cluster turned over (Wolff). The threads share the large clusters of a single lattice; of
+// several they take one each, and where none is left they help with those that others have.
 template <class U>
 static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
                           const Place& place) {
-  for_each_cluster_lattice(spins, moves, false, place,
-                           [](ClusterLattice<U>& l, uint64_t step) { l.turn(step); });
+  const int64_t n = spins.n_lattices;
+  const bool may_help = n > 1 && n < 4 * static_cast<int64_t>(place.n_threads) &&
+                        spins.shape.n_sites >= int64_t{1} << 16;
+  const int64_t n_helpers = may_help ? place.n_threads - 1 : 0;
+  const Place alone{1, place.device, place.stream};
+  Handover others;
+  int64_t n_left = n;
+  for_each_block(n + n_helpers, 1, place,
+                 cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
+                 ClusterLattice<U>::bytes(spins.shape), [&](int64_t i, int64_t, void* memory) {
+                   if (i >= n) return Growth::help(others, &n_left);
+                   ClusterLattice<U>(spins, moves, i, memory, n == 1 ? place : alone,
+                                     may_help ? &others : nullptr)
+                       .run([](ClusterLattice<U>& l, uint64_t step) { l.turn(step); });
+                   others.finish(&n_left);
+                 });
 }
 
 }  // namespace pf::PF_BACKEND

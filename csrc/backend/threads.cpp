@@ -15,6 +15,8 @@
 #include <thread>
 #include <vector>
 
+#include "backend/handover.hpp"
+
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -230,6 +232,57 @@ void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
     worked = task.work();
   }
   if (!worked && task.next.load() < n) throw std::bad_alloc();
+}
+
+void Handover::count() { __atomic_store_n(&n_wanted_, n_waiting_ - n_pieces_, __ATOMIC_RELAXED); }
+
+bool Handover::wanted() const { return __atomic_load_n(&n_wanted_, __ATOMIC_RELAXED) > 0; }
+
+bool Handover::offer(Piece piece) {
+  pthread_mutex_lock(&mutex_);
+  const bool fits = n_pieces_ < kMost, sleepers = n_asleep_ > 0;
+  if (fits) {
+    pieces_[n_pieces_] = piece;
+    __atomic_store_n(&n_pieces_, n_pieces_ + 1, __ATOMIC_RELAXED);
+    count();
+  }
+  pthread_mutex_unlock(&mutex_);
+  if (fits && sleepers) pthread_cond_signal(&wake_);
+  return fits;
+}
+
+bool Handover::take(const int64_t* left, Piece* piece) {
+  const auto done = [&] { return __atomic_load_n(left, __ATOMIC_ACQUIRE) == 0; };
+  pthread_mutex_lock(&mutex_);
+  while (n_pieces_ == 0 && !done()) {
+    ++n_waiting_;
+    count();
+    pthread_mutex_unlock(&mutex_);
+    spin_until([&] { return __atomic_load_n(&n_pieces_, __ATOMIC_RELAXED) > 0 || done(); });
+    pthread_mutex_lock(&mutex_);
+    if (n_pieces_ == 0 && !done()) {
+      ++n_asleep_;
+      pthread_cond_wait(&wake_, &mutex_);
+      --n_asleep_;
+    }
+    --n_waiting_;
+    count();
+  }
+  const bool found = n_pieces_ > 0;
+  if (found) {
+    __atomic_store_n(&n_pieces_, n_pieces_ - 1, __ATOMIC_RELAXED);
+    *piece = pieces_[n_pieces_];
+    count();
+  }
+  pthread_mutex_unlock(&mutex_);
+  return found;
+}
+
+void Handover::finish(int64_t* left) {
+  if (__atomic_sub_fetch(left, 1, __ATOMIC_ACQ_REL) != 0) return;
+  pthread_mutex_lock(&mutex_);
+  if (n_asleep_ > 0) pthread_cond_broadcast(&wake_);
+  pthread_mutex_unlock(&mutex_);
 }
 
 void advise_huge_pages(void* data, int64_t bytes) {

@@ -80,8 +80,8 @@ template <class Visit>
 PF_HD void each_dimension(const LatticeShape& shape, int64_t site, const Visit& visit) {
   int64_t step = 1, rest = site;
   for (int j = shape.n_dims - 1; j >= 0; --j) {
-    const int64_t n = shape.size[j], at = rest % n;
-    rest /= n;
+    const int64_t n = shape.size[j], at = j > 0 ? rest % n : rest;
+    if (j > 0) rest /= n;
     visit(j, at + 1 < n ? site + step : site - step * (n - 1),
           at > 0 ? site - step : site + step * (n - 1));
     step *= n;
