@@ -208,6 +208,34 @@ def test_threads_change_nothing(name, restore_threads):
         assert torch.equal(results[0], results[2])
 
 
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_share_the_one_row_of_a_dimension(name, dtype, restore_threads):
+    # Stretches of it, whose terms are added in the order of the row; the last one ends anywhere.
+    for n, size in ((1, 250_006), (3, 250_006 if name == "metropolis" else 200_033)):
+        results = []
+        for n_threads in (1, 2, 3, 8):
+            torch.set_num_threads(n_threads)
+            law, x, sums = law_of((size,), n), start((size,), dtype, n), acceptance()
+            counts = {} if name == "langevin" else {k: v[:n] for k, v in sums.items()}
+            move(name, x, law, 2, **RUNS[name], **counts)
+            results.append((x, pairs(sums), law.log_density(x), law.score(x)))
+        for other in results[1:]:
+            assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.parametrize("name", ["langevin", "mala", "hmc"])
+def test_one_site_of_a_shared_row_refuses_the_step(name, restore_threads):
+    torch.set_num_threads(3)
+    for site in (0, 131_000, 250_000):
+        law, before = Phi4((250_001,), kappa=0.2, lam=0.5), start((250_001,), torch.float32, 1)
+        before[0, site] = 1e13  # whose score overflows
+        count = torch.zeros(1, dtype=torch.int64)
+        got = move(name, before.clone(), law, 2, n_nonfinite=count, **RUNS[name])
+        assert count.item() == 2
+        assert torch.equal(got, before)
+
+
 def test_steps_that_leave_the_numbers_are_counted_and_not_taken():
     shape = (4, 6)
     law, x = Phi4(shape, kappa=0.2, lam=0.5), start(shape, torch.float32)

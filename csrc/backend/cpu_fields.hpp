@@ -4,6 +4,7 @@
 #pragma once
 
 #include "backend/cpu_entries.hpp"
+#include "backend/cpu_row_sums.hpp"
 
 namespace pf::PF_BACKEND {
 
@@ -87,10 +88,11 @@ class FieldLattice {
   };
 
   // n_arrays of memory, and a sum a row where a pass sums.
-  static int64_t bytes(const LatticeShape& s, int n_arrays) {
-    const FieldLattice f(s, nullptr, Place{});
-    return (n_arrays * f.stride_ * f.rows_ + (n_arrays + 1) * kFront) * int64_t{sizeof(T)} +
-           f.rows_ * int64_t{sizeof(double)};
+  static int64_t bytes(const LatticeShape& s, int n_arrays, const Place& place) {
+    const FieldLattice f(s, nullptr, place);
+    const int64_t n = n_arrays + (f.is_cut() ? 1 : 0);
+    return (n * f.stride_ * f.rows_ + (n + 1) * kFront) * int64_t{sizeof(T)} +
+           f.n_stretches_ * int64_t{sizeof(double)};
   }
   FieldLattice(const LatticeShape& s, void* memory, const Place& place)
       : length_(s.size[kDims - 1]),
@@ -101,9 +103,20 @@ class FieldLattice {
       size_[j] = s.size[j];
       rows_ *= s.size[j];
     }
+    stretch_ = length_;
+    n_stretches_ = rows_;
+    if (kDims == 1 && place.n_threads > 1) {
+      const int64_t wanted = length_ / (8 * int64_t{place.n_threads});
+      stretch_ = (wanted / kStretch + 1) * kStretch;
+      n_stretches_ = (length_ + stretch_ - 1) / stretch_;
+    }
     row_sums_ = static_cast<double*>(memory);
-    const int64_t doubles = (rows_ * int64_t{sizeof(double)} + 63) / 64 * 64;
+    const int64_t doubles = (n_stretches_ * int64_t{sizeof(double)} + 63) / 64 * 64;
     arrays_ = reinterpret_cast<T*>(static_cast<char*>(memory) + doubles);
+    if (is_cut()) {
+      terms_ = arrays_;
+      arrays_ += stride_;
+    }
   }
   int64_t sites() const { return rows_ * length_; }
   // Array number i; each has a front of its own.
@@ -144,33 +157,31 @@ class FieldLattice {
   template <class Source, class Visit>
   void pass(uint64_t first, Source& source, double nanoseconds, Field<T> written,
             const Visit& visit) const {
-    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+    over_stretches(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
       Walk walk(*this, begin);
-      for (int64_t r = begin; r < end; ++r, walk.next()) {
-        walk.row(r, first, entries, [&](const Sites& s, int64_t) PF_INLINE_LAMBDA { visit(s); });
-        if (written.first != nullptr) close_row(written.first + r * stride_);
+      for (int64_t i = begin; i < end; ++i, walk.next()) {
+        walk.stretch(i, first, entries,
+                     [&](const Sites& s, int64_t) PF_INLINE_LAMBDA { visit(s); });
+        if (kDims > 1) close_row(written, i);
       }
     });
+    if (kDims == 1) close_row(written, 0);
   }
   // The same where visit returns a term; their sum: in a row 32 strided chains and a binary tree,
   // then the rows in order in float64.
   template <class Source, class Visit>
   double sum(uint64_t first, Source& source, double nanoseconds, Field<T> written,
              const Visit& visit) const {
+    if constexpr (kDims == 1) return sum_of_row(first, source, nanoseconds, written, visit);
     over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
       Walk walk(*this, begin);
       for (int64_t r = begin; r < end; ++r, walk.next()) {
-        constexpr int kChains = kReductionWidth / kLanes;
-        Real chain[kChains];
-        for (int j = 0; j < kChains; ++j) chain[j] = Real(T(0));
-        walk.row(r, first, entries, [&](const Sites& s, int64_t column) PF_INLINE_LAMBDA {
-          const int j = static_cast<int>(column / kLanes % kChains);
-          chain[j] = chain[j] + s.only_inside(visit(s));
+        RowSum<T> sum;
+        walk.stretch(r, first, entries, [&](const Sites& s, int64_t column) PF_INLINE_LAMBDA {
+          sum.add(column, s.only_inside(visit(s)));
         });
-        T partial[kReductionWidth];
-        for (int j = 0; j < kChains; ++j) chain[j].store(partial + j * kLanes);
-        row_sums_[r] = static_cast<double>(tree_sum(partial));
-        if (written.first != nullptr) close_row(written.first + r * stride_);
+        row_sums_[r] = sum.total();
+        close_row(written, r);
       }
     });
     double total = 0;
@@ -181,28 +192,69 @@ class FieldLattice {
   template <class Source, class Visit>
   bool finite(uint64_t first, Source& source, double nanoseconds, Field<T> written,
               const Visit& visit) const {
-    over_rows(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
+    over_stretches(first, source, nanoseconds, [&](int64_t begin, int64_t end, Source& entries) {
       Walk walk(*this, begin);
       Real turned = Real(T(0));
-      for (int64_t r = begin; r < end; ++r, walk.next()) {
-        walk.row(r, first, entries, [&](const Sites& s, int64_t) PF_INLINE_LAMBDA {
+      for (int64_t i = begin; i < end; ++i, walk.next()) {
+        walk.stretch(i, first, entries, [&](const Sites& s, int64_t) PF_INLINE_LAMBDA {
           turned = fma(s.only_inside(visit(s)), Real(T(0)), turned);
         });
-        row_sums_[r] = 0;
-        close_row(written.first + r * stride_);
+        row_sums_[i] = 0;
+        if (kDims > 1) close_row(written, i);
       }
       if (any(turned != turned)) row_sums_[begin] = 1;
     });
-    for (int64_t r = 0; r < rows_; ++r) {
-      if (row_sums_[r] != 0) return false;
+    if (kDims == 1) close_row(written, 0);
+    for (int64_t i = 0; i < n_stretches_; ++i) {
+      if (row_sums_[i] != 0) return false;
     }
     return true;
   }
 
  private:
+  // The single row of one dimension, cut for several threads.
+  PF_HD bool is_cut() const { return n_stretches_ > rows_; }
+  // The terms of a row that is cut wait for the turn of their stretch.
+  template <class Source, class Visit>
+  double sum_of_row(uint64_t first, Source& source, double nanoseconds, Field<T> written,
+                    const Visit& visit) const {
+    RowSum<T> of_row;
+    InOrder stretches(reinterpret_cast<uint64_t*>(row_sums_), n_stretches_);
+    over_stretches(first, source, nanoseconds, [&](int64_t i, int64_t, Source& entries) {
+      T* const terms = terms_;
+      RowSum<T> sum;
+      Walk(*this, 0).stretch(i, first, entries,
+                             [&](const Sites& s, int64_t column) PF_INLINE_LAMBDA {
+                               const Real term = s.only_inside(visit(s));
+                               if (terms != nullptr) {
+                                 term.store(terms + column);
+                               } else {
+                                 sum.add(column, term);
+                               }
+                             });
+      if (terms == nullptr) {
+        of_row = sum;
+      } else {
+        stretches.add(i, [&](int64_t part) PF_INLINE_LAMBDA {
+          sum = of_row;
+          const int64_t end = end_of(part);
+          for (int64_t column = part * stretch_; column < end; column += kLanes) {
+            sum.add(column, Real::load(terms + column));
+          }
+          of_row = sum;
+        });
+      }
+    });
+    close_row(written, 0);
+    return of_row.total();
+  }
+
   PF_HD void close_row(T* row) const {
     row[-1] = row[length_ - 1];
     row[length_] = row[0];
+  }
+  PF_HD void close_row(Field<T> written, int64_t r) const {
+    if (written.first != nullptr) close_row(written.first + r * stride_);
   }
   template <class Source, class Body>
   void over_rows(uint64_t first, Source& source, double nanoseconds, const Body& body) const {
@@ -213,6 +265,22 @@ class FieldLattice {
                      Source own = source.until(first + static_cast<uint64_t>(end * length_));
                      body(begin, end, own);
                    });
+  }
+
+  // The same for rows, or for stretches of a single one: of whole packs and refills of noise.
+  template <class Source, class Body>
+  void over_stretches(uint64_t first, Source& source, double nanoseconds, const Body& body) const {
+    if (kDims > 1 || !is_cut()) return over_rows(first, source, nanoseconds, body);
+    for_each_block(n_stretches_, 1, place_, nanoseconds * static_cast<double>(length_), 0,
+                   [&](int64_t i, int64_t, void*) {
+                     Source own = source.until(first + static_cast<uint64_t>(end_of(i)));
+                     body(i, i + 1, own);
+                   });
+  }
+  // Where a stretch ends in its row.
+  PF_HD int64_t end_of(int64_t stretch) const {
+    const int64_t end = (stretch + 1) * stretch_;
+    return kDims > 1 || end > length_ ? length_ : end;
   }
 
   // From row to row, with the places of the rows beside.
@@ -242,11 +310,13 @@ class FieldLattice {
       look_around();
     }
     template <class Source, class Visit>
-    PF_HD void row(int64_t r, uint64_t first, Source& entries, const Visit& visit) {
-      const int64_t row = r * f_.stride_, length = f_.length_;
-      for (int64_t begin = 0; begin < length; begin += Source::kMost) {
-        const int64_t left = length - begin, n = left < Source::kMost ? left : Source::kMost;
-        sites_.noise_ = entries.at(first + static_cast<uint64_t>(r * length + begin), n);
+    PF_HD void stretch(int64_t number, uint64_t first, Source& entries, const Visit& visit) {
+      const int64_t r = kDims > 1 ? number : 0, row = r * f_.stride_;
+      const int64_t end = f_.end_of(number);
+      for (int64_t begin = kDims > 1 ? 0 : number * f_.stretch_; begin < end;
+           begin += Source::kMost) {
+        const int64_t left = end - begin, n = left < Source::kMost ? left : Source::kMost;
+        sites_.noise_ = entries.at(first + static_cast<uint64_t>(r * f_.length_ + begin), n);
         sites_.partial_ = false;
         int64_t i = begin;
         for (; i + kLanes <= begin + n; i += kLanes) {
@@ -281,10 +351,13 @@ class FieldLattice {
     int64_t at_[3], beside_[6];
   };
 
+  static constexpr int64_t kStretch = 2048;
   int64_t length_, rows_, stride_;
+  int64_t stretch_, n_stretches_;  // sites of one; one is a row, or a part of a single row
   int64_t size_[3] = {1, 1, 1};
   Place place_;
-  double* row_sums_;
+  double* row_sums_;  // what is known of a stretch
+  T* terms_ = nullptr;
   T* arrays_;
 };
 
@@ -294,21 +367,23 @@ static int64_t field_workspace(int64_t, const LatticeShape&, int, const Place&) 
 }
 
 // body(lattice index, FieldLattice) for every lattice, one a chain, each with n_arrays arrays.
-// Threads take lattices, or, where there are few and each is large, rows of one after another.
+// Threads take lattices, or, where there are few and each is large, rows of one after another, or
+// stretches of the one row that a field of one dimension is.
 template <class T, int kDims, class Body>
 static void for_each_field(int64_t n_lattices, const LatticeShape& shape, int n_arrays,
                            double nanoseconds_a_pass, int64_t n_passes, void*, const Place& place,
                            const Body& body) {
-  const int64_t bytes = FieldLattice<T, kDims>::bytes(shape, n_arrays) + 64 * (n_arrays + 1);
   const Place alone{1, place.device, place.stream};
   const bool share_a_lattice = nanoseconds_a_pass > 60e3 && n_lattices % place.n_threads != 0 &&
                                n_lattices < 4 * static_cast<int64_t>(place.n_threads);
+  const Place within = share_a_lattice ? place : alone;
+  const int64_t bytes =
+      FieldLattice<T, kDims>::bytes(shape, n_arrays, within) + 64 * (n_arrays + 2);
   const double all =
       nanoseconds_a_pass * static_cast<double>(n_passes) * static_cast<double>(n_lattices);
   for_each_block(n_lattices, share_a_lattice ? n_lattices : 1, share_a_lattice ? alone : place, all,
                  bytes, [&](int64_t begin, int64_t end, void* memory) {
-                   const FieldLattice<T, kDims> lattice(shape, memory,
-                                                        share_a_lattice ? place : alone);
+                   const FieldLattice<T, kDims> lattice(shape, memory, within);
                    for (int64_t i = begin; i < end; ++i) body(i, lattice);
                  });
 }
