@@ -208,8 +208,8 @@ class Coefficient {
   std::optional<TensorView> tensor_;
 };
 
-// The streaming moments: none; shift and two sums; or these, the two tensors of batches, the two
-// sums of the open group or None, and the number of steps of a batch.
+// The streaming moments: none; shift and two sums; or these, the two tensors of batches, the open
+// group or None, and the number of steps of a batch.
 struct MomentArgs {
   Few<TensorView, 6> tensors;
   Moments view{};
@@ -218,7 +218,7 @@ struct MomentArgs {
   MomentArgs(py::handle moments, const TensorView& x) {
     if (moments.is_none()) return;
     static constexpr const char* kNames[] = {"shift",        "sum",           "sum_of_squares",
-                                             "sum_at_batch", "batch_squares", "open_sums"};
+                                             "sum_at_batch", "batch_squares", "open_group"};
     const auto parts = py::cast<py::tuple>(moments);
     if (parts.size() != 3 && parts.size() != 7) {
       bad_value("moments", "(shift, sum, sum_of_squares), or seven parts", "another tuple");
@@ -230,8 +230,11 @@ struct MomentArgs {
       const TensorView& t = tensors.add(parts[i], kNames[i], false);
       const bool like_x = i == 0 || i == 5;
       t.must_be_with(x);
-      t.must_have_numel(i == 5 ? 2 * x.numel() : x.numel(),
-                        i == 5 ? "twice as many as x" : "as many as x");
+      if (i == 5) {
+        t.must_have_numel(3 * x.numel() + x.n_chains(), "three numbers of x and one a chain");
+      } else {
+        t.must_have_numel(x.numel(), "as many as x");
+      }
       if (!like_x) t.must_be(Dtype::kFloat64);
       if (like_x && (t.code != x.code || t.bits != x.bits)) {
         bad_type(kNames[i], "the type of x", "another");
@@ -240,11 +243,12 @@ struct MomentArgs {
       data[i] = t.data;
     }
     const auto sums = [&](size_t i) { return static_cast<double*>(data[i]); };
-    view = {data[0], sums(1), sums(2), sums(3), sums(4), 0, nullptr, nullptr};
+    view = {data[0], sums(1), sums(2), sums(3), sums(4), 0, {}};
     if (n == 3) return;
     if (has_open) {
-      view.open = data[5];
-      view.open_squares = static_cast<char*>(data[5]) + x.numel() * x.bits / 8;
+      char* first = static_cast<char*>(data[5]);
+      const int64_t bytes = x.numel() * (x.bits / 8);
+      view.group = {first, first + bytes, first + 2 * bytes, first + 3 * bytes};
     }
     view.batch = whole(parts[6], "batch");
     if (view.batch < 1) bad_value("batch", "at least 1", "0");

@@ -166,13 +166,13 @@ def markov(move, kind, dim, dtype, device):
     draws = torch.zeros(3, n, dim, dtype=dtype, device=device)
     value = torch.zeros(3, n, dtype=dtype, device=device)
     sums = torch.zeros(4, n, dim, dtype=torch.float64, device=device)
-    open_sums = torch.zeros(2, n, dim, dtype=dtype, device=device)
+    group = torch.zeros((3 * dim + 1) * n, dtype=dtype, device=device)
     _ops.run_chunk(
         run, x, law(kind, dim).native(x), given, seed=17, first_step=3, n_steps=5, chain_offset=BORDER,
         counts=counts.tensors(), steps_done=1, thin=2, draws=draws, log_density=value,
-        moments=(x.clone(), *sums[:4], open_sums, 3),
+        moments=(x.clone(), *sums[:4], group, 3),
     )  # fmt: skip
-    return x, draws, value, *counts.tensors(), sums, open_sums
+    return x, draws, value, *counts.tensors(), sums, group
 
 
 MOVES = {

@@ -13,12 +13,14 @@ DONE = 3  # steps recorded before
 RUN = {"seed": 5, "chain_offset": 2}
 
 
-def begun(x, shift, batch, *, open_sums=True):
+def begun(x, shift, batch, *, in_groups=True):
     """Sums that are not zero, as in the middle of a run, and of reals a group that is open."""
-    sums = [pf.random.normal(len(x), x[0].numel(), seed=s).double().round() for s in range(6)]
+    sums = [pf.random.normal(len(x), x[0].numel(), seed=s).double().round() for s in range(7)]
     sums = [s.reshape(x.shape).to(x.device) for s in sums]
-    of_group = torch.stack(sums[4:]).to(x) if x.is_floating_point() and open_sums else None
-    return BatchMoments(shift, *sums[:4], of_group, batch)
+    group = None
+    if x.is_floating_point() and in_groups:
+        group = torch.cat([*(s.flatten() for s in sums[4:]), x.new_full((len(x),), 2)]).to(x)
+    return BatchMoments(shift, *sums[:4], group, batch)
 
 
 def expected_sums(moments, states, batch):
@@ -69,7 +71,7 @@ def test_sums_of_spins_are_those_of_their_states(n, shape, n_steps, batch, heat_
     for k in range(n_steps):
         ising_sweeps(at, first_step=7 + k, n_steps=1, **call)
         states.append(at.clone())
-    moments = begun(x, spins(n, shape, dtype, 2), batch, open_sums=False)
+    moments = begun(x, spins(n, shape, dtype, 2), batch, in_groups=False)
     expected = expected_sums(moments, states, batch)
     cut = n_steps // 3
     for first, steps in ((0, cut), (cut, n_steps - cut)):
@@ -141,7 +143,7 @@ def test_bad_sums_are_named():
         "shift": good._replace(shift=x.float()),
         "sum": good._replace(sum=good.sum.float()),
         "batch": good._replace(batch=0),
-        "open_sums": good._replace(open_sums=x),
+        "open_group": good._replace(open_group=x),
         "sum_of_squares": good._replace(sum_of_squares=good.sum_of_squares[:1]),
     }
     for name, moments in bad.items():

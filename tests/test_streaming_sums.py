@@ -15,7 +15,7 @@ N = 21  # steps; three groups of eight begin
 
 def begun(x, batch):
     wide = [torch.zeros(x.shape, dtype=torch.float64) for _ in range(4)]
-    return BatchMoments(x + 1, *wide, x.new_zeros((2, *x.shape)), batch)
+    return BatchMoments(x + 1, *wide, _ops.open_group_of(x), batch)
 
 
 def run(kind, x, law, moments, cuts, **parameters):
@@ -32,19 +32,17 @@ def run(kind, x, law, moments, cuts, **parameters):
 
 
 def by_definition(moments, states, counted, batch):
-    """The sums of states, a state at a time; in float64 no fused multiply-add is needed to see."""
-    total, squares, at_batch, batches, opened = (torch.zeros_like(m) for m in moments[1:6])
-    for k, state in enumerate(states):
-        off = torch.where(counted[k][:, None], state - moments.shift, 0)
-        opened[0] += off
-        opened[1] += off * off
-        if (k + 1) % 8 == 0:
-            total, squares = total + opened[0], squares + opened[1]
-            opened.zero_()
-        if (k + 1) % batch == 0:
-            now = total + opened[0]
-            batches, at_batch = batches + (now - at_batch) ** 2, now
-    return total, squares, at_batch, batches, opened
+    """All sums of the states, the open group's too, as they would be in float64."""
+    off = torch.where(counted[..., None], states.double() - moments.shift.double(), 0)
+    total = off.cumsum(0)
+    ends = total[batch - 1 :: batch]
+    grown = ends.diff(dim=0, prepend=torch.zeros_like(ends[:1])) if len(ends) else ends
+    at_batch = ends[-1] if len(ends) else torch.zeros_like(total[0])
+    return total[-1], off.square().sum(0), at_batch, grown.square().sum(0)
+
+
+def all_sums(moments):
+    return *moments.totals(N), moments.sum_at_batch, moments.batch_squares
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -60,12 +58,14 @@ def test_sums_are_those_of_the_states_however_a_run_is_cut(kind, n_chains, dim, 
     for cuts in ((8, 16), (1, 2, 9), (5,), (13, 20)):
         parts = begun(start, batch)
         run(kind, start.clone(), law, parts, cuts, **parameters)
-        assert all(torch.equal(a, b) for a, b in zip(whole.tensors(), parts.tensors(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(all_sums(whole), all_sums(parts), strict=True))
+        assert torch.equal(whole.open_group, parts.open_group)
     counted = torch.ones(N, n_chains, dtype=torch.bool)
     rtol = 1e-12 if dtype == torch.float64 else 3e-6
-    for name, value in zip(BatchMoments._fields[1:], by_definition(whole, states, counted, batch),
-                           strict=False):  # fmt: skip
-        assert torch.allclose(getattr(whole, name), value, rtol=rtol, atol=10 * rtol), name
+    for found, value in zip(
+        all_sums(whole), by_definition(whole, states, counted, batch), strict=True
+    ):
+        assert torch.allclose(found, value, rtol=rtol, atol=10 * rtol)
 
 
 @pytest.mark.parametrize("cuts", [(), (3, 11)])
@@ -82,15 +82,16 @@ def test_steps_that_are_not_taken_add_nothing(cuts):
     before = torch.cat((start[None], states[:-1]))
     counted = ~(states == before).all(2)
     assert torch.equal((~counted).sum(0), counts.n_nonfinite)
-    for name, value in zip(BatchMoments._fields[1:], by_definition(moments, states, counted, 5),
-                           strict=False):  # fmt: skip
-        assert torch.allclose(getattr(moments, name), value, rtol=1e-12, atol=1e-12), name
+    for found, value in zip(
+        all_sums(moments), by_definition(moments, states, counted, 5), strict=True
+    ):
+        assert torch.allclose(found, value, rtol=1e-12, atol=1e-12)
 
 
 def test_sums_without_an_open_group_take_each_step_alone():
     law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
     start = pf.random.normal(33, 2, seed=2, dtype=torch.float64)
-    each, grouped = begun(start, 4)._replace(open_sums=None), begun(start, 4)
+    each, grouped = begun(start, 4)._replace(open_group=None), begun(start, 4)
     states, _ = run("mala", start.clone(), law, each, (6,), step_size=0.5, beta=1.0)
     run("mala", start.clone(), law, grouped, (), step_size=0.5, beta=1.0)
     off = states - each.shift
@@ -99,22 +100,53 @@ def test_sums_without_an_open_group_take_each_step_alone():
     assert torch.allclose(each.totals(N)[1], grouped.totals(N)[1], rtol=1e-13)
 
 
-@pytest.mark.parametrize("store", ["draws", "stats"])
-def test_statistics_of_chains_that_started_far_out(store):
-    # Squares of 3e4 have steps of 64 in float32; what the way in adds to the variance is far more.
-    law = pf.targets.Gaussian(torch.zeros(4), scale=torch.ones(4))
-    x = torch.full((64, 4), 3e4)
-    call = {"n_steps": 4000, "seed": 1}
-    draws = pf.sample(law, pf.Langevin(0.3), x, **call).draws.double()
-    chains = pf.sample(law, pf.Langevin(0.3), x, store=store, **call)
-    assert torch.allclose(chains.mean, draws.mean((0, 1)), rtol=1e-5, atol=1e-4)
-    assert torch.allclose(chains.var, draws.flatten(0, 1).var(0), rtol=1e-5)
+FAR = {
+    "in one step": (256.0, 0.1, pf.MALA(0.01)),
+    "a power of two": (1.0, 3e-4, pf.MetropolisHastings(pf.mcmc.Autoregressive(0.0, 3e-4, 1.0))),
+    "slowly": (3e4, 1.0, pf.Langevin(0.3)),
+    "of a narrow law": (1e6, 0.5, pf.HMC(0.3, n_leapfrog=3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", FAR)
+@pytest.mark.parametrize("n_steps", [2000, 2003])
+def test_statistics_of_chains_that_started_far_out(case, n_steps):
+    # In float32 the squares of such differences have no digit left of the law's variance.
+    where, sd, kernel = FAR[case]
+    law = pf.targets.Gaussian(torch.full((2,), where), scale=torch.full((2,), sd))
+    x, call = torch.zeros(20, 2), {"n_steps": n_steps, "seed": 1}
+    draws = pf.sample(law, kernel, x, **call).draws.double()
+    chains = pf.sample(law, kernel, x, store="stats", **call)
     exact = pf.diagnostics.tally(draws, batch=chains.tallies.batch, shift=x)
-    for f in ("rhat", "ess", "mcse"):
+    assert torch.allclose(chains.mean, draws.mean((0, 1)), rtol=1e-9)
+    assert torch.allclose(chains.var, draws.flatten(0, 1).var(0), rtol=1e-5)
+    for f in ("ess", "mcse"):
         of_sums, of_draws = (
             getattr(pf.diagnostics, f"streaming_{f}")(t) for t in (chains.tallies, exact)
         )
         assert torch.allclose(of_sums, of_draws, rtol=1e-4), f
+
+
+@pytest.mark.parametrize("seed", [186, 282, 305])
+def test_a_chain_that_moves_once_and_no_more(seed):
+    law = pf.targets.Gaussian(torch.zeros(1), scale=torch.full((1,), 1e-3))
+    call = {"n_steps": 64, "seed": seed}
+    draws = pf.sample(law, pf.RandomWalk(1.0), torch.ones(1, 1), **call).draws
+    assert len(draws.unique()) == 1
+    chains = pf.sample(law, pf.RandomWalk(1.0), torch.ones(1, 1), store="stats", **call)
+    assert 0 <= chains.var.item() < 1e-14
+    assert chains.rhat.isnan().all()
+    assert (chains.mcse.item(), chains.ess.item()) == (0, 64)
+
+
+def test_squares_beyond_the_range_are_not_taken_for_constants():
+    law = pf.targets.Gaussian(torch.zeros(1), scale=torch.full((1,), 3e19))
+    start = law.sample(50, seed=0)
+    chains = pf.sample(law, pf.RandomWalk(6e19), start, n_steps=100, seed=0, store="stats")
+    assert chains.var.isinf().all()  # the squares of one group have passed the largest float32
+    assert not chains.ess.isfinite().any()
+    assert not chains.mcse.isfinite().any()
 
 
 def test_an_interrupted_run_has_the_sums_of_a_shorter_one():

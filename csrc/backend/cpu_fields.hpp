@@ -9,7 +9,7 @@
 namespace pf::PF_BACKEND {
 
 // States of a lattice that wait at most, to be added to streaming sums together.
-constexpr int kMostWaiting = 8;
+constexpr int kFieldsWaiting = 8;
 
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.

@@ -10,7 +10,7 @@ namespace pf::PF_BACKEND {
 
 // States of a lattice that wait at most, to be added to streaming sums together: more would need
 // arrays that do not fit.
-constexpr int kMostWaiting = 1;
+constexpr int kFieldsWaiting = 1;
 
 // One array of a lattice, in row-major order.
 template <class T>

@@ -72,12 +72,23 @@ struct MetricParams {
   const void* transposed;
 };
 
+// Real states go to streaming sums in groups of kStepGroup recorded steps. A group is summed about
+// its first state, in the type of the states, so that float32 keeps the digits of chains that move
+// little, far from the shift; from group to group sums are float64. What a call leaves of a group
+// that has not ended is kept here: like x each, but for the number of states (n_chains,) in it,
+// 0 where none is open.
+constexpr int64_t kStepGroup = 8;
+struct OpenGroup {
+  void* first;
+  void* sum;
+  void* squares;
+  void* count;
+};
+
 // Per-chain sums of x - shift and its square, (n_chains, dim) each; null when not wanted. For error
 // bars also, where batch > 0, after every `batch` steps: the sum then, and the sum of the squares
-// of what it grew by. Real states are added in groups, whose sums have the type of the state: a
-// group ends with every kStepGroup-th recorded step. The sums of the group that has not ended,
-// `open` and `open_squares`, are not in the others; where they are null, each step is a group.
-constexpr int64_t kStepGroup = 8;
+// of what it grew by. An open group is not in the sums; where there is no memory for one, each step
+// is a group. Spins are added as they are.
 struct Moments {
   const void* shift;
   double* sum;
@@ -85,8 +96,7 @@ struct Moments {
   double* sum_at_batch;
   double* batch_squares;
   int64_t batch;
-  void* open;
-  void* open_squares;
+  OpenGroup group;
 };
 
 // n_states states x (n_states, n_chains, dim) of chains chain_offset, ... and, of each, sums over

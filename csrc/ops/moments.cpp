@@ -58,7 +58,7 @@ struct PoolCoordinate {
       return p.moments.sum_of_squares[e] - off * (2 * p.moments.sum[e] - terms(c) * off);
     });
     p.mean[i] = origin + mean;
-    p.var[i] = square / (n - 1);
+    p.var[i] = (square < 0.0 ? 0.0 : square) / (n - 1);  // by rounding, of constant states
   }
 
  private:

@@ -4,6 +4,7 @@
 
 #include "backend/fields.hpp"
 #include "kernels/hamiltonian.hpp"
+#include "ops/field_moments.hpp"
 #include "ops/ops.hpp"
 #include "ops/with_target.hpp"
 
@@ -13,12 +14,11 @@ namespace {
 // Estimates of what a site costs in a pass, with and without making its normal.
 constexpr double kNoisy = 1.4, kQuiet = 0.3;
 
-// States of a lattice that wait to be added to streaming sums together: fewer of a large one, so
-// that they stay in a near cache.
+// States that wait for the streaming sums, of a move that does not change them in place.
 PF_HD int most_waiting(const Phi4RunParams& p) {
-  if (p.moments.sum == nullptr || p.move == Phi4Move::kMetropolis) return 1;
-  const int64_t bytes = p.fields.shape.n_sites * (p.fields.dtype == Dtype::kFloat32 ? 4 : 8);
-  return bytes > (int64_t{96} << 10) && kMostWaiting > 4 ? 4 : kMostWaiting;
+  if (p.move == Phi4Move::kMetropolis) return 1;
+  const int64_t bytes = p.fields.dtype == Dtype::kFloat32 ? 4 : 8;
+  return most_fields_waiting(p.moments, p.fields.shape.n_sites * bytes);
 }
 
 // Arrays of a lattice: of states, and what a step needs beside them, which comes last.
@@ -52,7 +52,7 @@ class Phi4Chain {
                  last_entry()),
         moves_(noise(purpose::kProposal), last_entry()),
         words_(noise(purpose::kSite), last_entry()),
-        is_open_(p.moments.open != nullptr && p.steps_done % kStepGroup != 0) {}
+        moments_(p.moments, p.steps_done, index, lattice, most_waiting(p)) {}
 
   PF_HD void run() {
     T* x = static_cast<T*>(p_.fields.x) + index_ * lattice_.sites();
@@ -67,7 +67,7 @@ class Phi4Chain {
         case Phi4Move::kHmc: hmc(step); break;
         default: metropolis(step); break;
       }
-      if (p_.moments.sum != nullptr) record(k, counts);
+      if (moments_.wanted()) moments_.add(at_, counts, k + 1 == p_.n_steps);
     }
     lattice_.store(at_, x);
   }
@@ -93,10 +93,7 @@ class Phi4Chain {
   PF_HD Array unused(Array other = nothing()) const {
     for (int i = 0;; ++i) {
       const Array a = lattice_.array(i);
-      bool used = a.first == at_.first || a.first == other.first;
-      if constexpr (kMostWaiting > 1) {
-        for (int n = 0; n < n_waiting_; ++n) used = used || a.first == waiting_[n].first;
-      }
+      const bool used = a.first == at_.first || a.first == other.first || moments_.waits(a);
       if (!used) return a;
     }
   }
@@ -109,87 +106,6 @@ class Phi4Chain {
     p_.tallies.accepted[index_] += probability;
     p_.tallies.accepted_squares[index_] += probability * probability;
   }
-
-  // Takes the state after step k into the streaming sums, if it counts. On a CPU states whose
-  // arrays are not written to meanwhile wait for others, so that the sums are read and written once
-  // for them all.
-  PF_HD void record(int64_t k, bool counts) {
-    const Moments& m = p_.moments;
-    const int64_t n_done = p_.steps_done + k + 1;
-    const bool ends = n_done % (m.open != nullptr ? kStepGroup : 1) == 0;
-    const bool closes = m.batch > 0 && n_done % m.batch == 0;
-    if constexpr (kMostWaiting == 1) {
-      if (counts || ends || closes) add_states(&at_, counts ? 1 : 0, ends, closes);
-    } else {
-      if (counts) waiting_[n_waiting_++] = at_;
-      if (n_waiting_ < most_waiting(p_) && !ends && !closes && k + 1 < p_.n_steps) return;
-      add_states(waiting_, n_waiting_, ends, closes);
-      n_waiting_ = 0;
-    }
-  }
-  // Adds n states one after another to the open group, and that, where it ends, to the other sums.
-  PF_HD void add_states(const Array* states, int n, bool ends, bool closes) {
-    const T* shift = of_this<const T>(p_.moments.shift);
-    double *sum = of_this(p_.moments.sum), *squares = of_this(p_.moments.sum_of_squares);
-    double *before = of_this(p_.moments.sum_at_batch), *batches = of_this(p_.moments.batch_squares);
-    T *open = nullptr, *open_squares = nullptr;
-    if (p_.moments.open != nullptr) {
-      open = of_this<T>(p_.moments.open);
-      open_squares = of_this<T>(p_.moments.open_squares);
-    }
-    const bool was_open = is_open_;
-    is_open_ = !ends;
-    Array added[kMostWaiting];
-    for (int i = 0; i < n; ++i) added[i] = states[i];
-    if (kMostWaiting > 1 && n == kMostWaiting && ends && !closes &&
-        !was_open) {  // as nearly always
-      return lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
-        const auto by = at.load(shift);
-        auto total = by - by, square = total;
-        PF_UNROLL
-        for (int i = 0; i < kMostWaiting; ++i) {
-          const auto off = at.value(added[i]) - by;
-          total = total + off;
-          square = fma(off, off, square);
-        }
-        at.store(sum, at.load(sum) + to_wide(total));
-        at.store(squares, at.load(squares) + to_wide(square));
-      });
-    }
-    lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
-      const auto by = at.load(shift), zero = by - by;
-      auto total = zero, square = zero;
-      if (was_open) {
-        total = at.load(open);
-        square = at.load(open_squares);
-      }
-      for (int i = 0; i < n; ++i) {
-        const auto off = at.value(added[i]) - by;
-        total = total + off;
-        square = fma(off, off, square);
-      }
-      if (was_open || !ends) {
-        at.store(open, ends ? zero : total);
-        at.store(open_squares, ends ? zero : square);
-      }
-      if (!ends && !closes) return;
-      const auto all = at.load(sum) + to_wide(total);
-      if (ends) {
-        at.store(sum, all);
-        at.store(squares, at.load(squares) + to_wide(square));
-      }
-      if (!closes) return;
-      const auto grown = all - at.load(before);
-      at.store(batches, at.load(batches) + grown * grown);
-      at.store(before, all);
-    });
-  }
-  // The part of an array like x that is this lattice's.
-  template <class U, class V>
-  PF_HD U* of_this(V* all) const {
-    return static_cast<U*>(all) + index_ * lattice_.sites();
-  }
-  PF_HD double* of_this(double* all) const { return all + index_ * lattice_.sites(); }
 
   // x' = x + h s(x) + sqrt(2 h) xi  (eq 122); whether it was taken.
   PF_HD bool langevin(uint64_t step) {
@@ -319,9 +235,7 @@ class Phi4Chain {
   typename Lattice::template Source<Uniform> moves_, words_;
   NoEntries<T> silence_;
   Array at_;
-  Array waiting_[kMostWaiting];  // states for the streaming sums, the latest of them at_
-  int n_waiting_ = 0;
-  bool is_open_;  // whether a group of them has sums in memory
+  FieldMoments<Lattice> moments_;
 };
 
 struct RunField {

@@ -20,6 +20,7 @@ __all__ = ["Recorder", "Store"]
 
 Store = Literal["draws", "stats", "last"] | Path
 
+_MANY = 64  # steps, of whose halves one may be a few shorter
 _BUFFER = 1 << 22  # numbers that pass through memory at a time where nothing keeps them
 
 
@@ -60,8 +61,10 @@ class Recorder:
     ) -> None:
         self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
-        # Of the first half, which ends with a group of steps where there are many.
-        self._n_first = n_steps // 2 if n_steps < 64 else n_steps // 16 * 8
+        # Steps of the first half. Of many it ends with a group, so that nothing has to be added up.
+        self._n_first = n_steps // 2
+        if n_steps >= _MANY:
+            self._n_first -= self._n_first % _ops.GROUP
         self._x, self._offset = x, chain_offset
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
@@ -88,9 +91,9 @@ class Recorder:
             zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
             self._half = zeros[4], zeros[5]
             batch = diagnostics.batch_size(n_steps)
-            open_sums = _zeros_like_two(x) if in_groups else None
+            group = _ops.open_group_of(x) if in_groups else None
             self.moments = _ops.BatchMoments(
-                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], open_sums, batch
+                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], group, batch
             )
         dim = math.prod(x.shape[1:])
         if quantiles and self.draws is None:
@@ -347,13 +350,6 @@ class Recorder:
             self.sketched.copy_(tensors["sketched"])
         if self.disk is not None:
             self.disk.truncate(self.n_kept)
-
-
-def _zeros_like_two(x: Tensor) -> Tensor:
-    """Return zeros like two of ``x``, without waking torch's threads, which go on spinning."""
-    n = 2 * x.numel() * x.element_size()
-    zeros = _ops.zeros((-(-n // 8),), dtype=torch.int64, device=x.device)
-    return zeros.view(x.dtype)[: 2 * x.numel()].view(2, *x.shape)
 
 
 def _open(

@@ -184,14 +184,14 @@ def test_streaming_sums(dim):
 
     def call(x, offset):
         shift, sums = sparse(*x.shape), [sparse(*x.shape, dtype=torch.float64) for _ in range(4)]
-        open_sums = sparse(2, *x.shape)
+        group = sparse(3 * x.numel() + len(x))
         at_ends(shift, offset)
         _ops.run_chunk(
             "random_walk", x, law.native(x), {"step_size": 0.2}, seed=1, first_step=2, n_steps=4,
             chain_offset=offset, counts=counts(len(x)).tensors(),
-            moments=_ops.BatchMoments(shift, *sums, open_sums, 3),
+            moments=_ops.BatchMoments(shift, *sums, group, 3),
         )  # fmt: skip
-        return [x, *sums, open_sums]
+        return [x, *sums, group]
 
     check_ends(call, N // dim + 77, dim)
 

@@ -285,6 +285,11 @@ RUNS = {
 SOME = ["gaussian-plane", "gaussian-dense", "mixture-isotropic", "double-well", "ring"]
 
 
+def group_parts(group, n):
+    """The arrays of an open group."""
+    return group[:n], group[n : 2 * n], group[2 * n : 3 * n], group[3 * n :]
+
+
 def check_run(kind, target, dtype, **more):
     parameters, n_rows, largest, purpose = RUNS[kind]
     parameters = {**parameters, **more}
@@ -300,7 +305,7 @@ def check_run(kind, target, dtype, **more):
         sums = [torch.zeros(n_chains, target.dim, dtype=torch.float64) for _ in range(4)]
         return (
             start.clone(), _ops.Counts.zeros(n_chains, start.device),
-            (start.clone(), *sums, torch.zeros(2, *start.shape, dtype=dtype), 3),
+            (start.clone(), *sums, torch.zeros(3 * start.numel() + n_chains, dtype=dtype), 3),
             torch.zeros(n_kept, n_chains, target.dim, dtype=dtype), torch.zeros(n_kept, n_chains, dtype=dtype),
             start.flip(0).contiguous(),
         )  # fmt: skip
@@ -327,11 +332,11 @@ def check_run(kind, target, dtype, **more):
         noise=call.noise(purpose, first * target.dim, 7), accept=call.noise("accept", first, 7),
         n_steps=n_steps, steps_done=1, thin=thin, draws=call.at(draws), log_density=call.at(value),
         tallies=S["Tallies"](*map(call.at, counts.tensors())),
-        moments=S["Moments"](*map(call.at, moments[:5]), 3, *map(call.at, moments[5])),
+        moments=S["Moments"](*map(call.at, moments[:5]), 3, S["OpenGroup"](*map(call.at, group_parts(moments[5], start.numel())))),
     )  # fmt: skip
     parts = ["RunChains<", f"cuda::{name}", f", {dim}"]
     call.chains(
-        f"{kind}_run", parts, n_chains, target.dim, (3 * dtype.itemsize + waiting) * target.dim,
+        f"{kind}_run", parts, n_chains, target.dim, (4 * dtype.itemsize + waiting) * target.dim,
         functor(p, held, size), n_rows=n_rows + 1,
     )  # fmt: skip
     theirs = (expected[0], *expected[1].tensors(), *expected[2][:6], *expected[3:])

@@ -69,7 +69,7 @@ class Sweeps:
         self.words = shape[:-1].numel() * -(-shape[-1] // 32)
         planes = 2 + n_masks + 8 * (moments is not None)
         self.bytes = LAW_BYTES + -(-planes * self.words // 2) * 8
-        sums = [*map(self.call.at, moments[:5]), moments.batch, 0, 0] if moments else []
+        sums = [*map(self.call.at, moments[:5]), moments.batch] if moments else []
         self.sums = functor(S["Moments"](*sums), c_int64(DONE), self.spins)
 
     def entry(self, name, *, of_words=True):

@@ -16,6 +16,7 @@ from pushforward import _native
 from pushforward._ops.accept import Counts, accept_
 from pushforward._ops.arguments import (
     DEVICES,
+    GROUP,
     BatchMoments,
     Moments,
     check_device,
@@ -32,7 +33,7 @@ from pushforward._ops.langevin import langevin, langevin_
 from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
-from pushforward._ops.memory import copied, copy_, empty, is_finite, zeros
+from pushforward._ops.memory import copied, copy_, empty, is_finite, open_group_of, zeros
 from pushforward._ops.moments import commit_, pooled_moments
 from pushforward._ops.noise import fill_
 from pushforward._ops.pooled import (
@@ -50,6 +51,7 @@ cuda_architectures = _native.cuda_architectures
 
 __all__ = [
     "DEVICES",
+    "GROUP",
     "MATH_FUNCTIONS",
     "SKETCH_BINS",
     "BatchMoments",
@@ -82,6 +84,7 @@ __all__ = [
     "log_density",
     "log_density_and_score",
     "markov_run_",
+    "open_group_of",
     "pooled_moments",
     "proposal_",
     "reverse_step",

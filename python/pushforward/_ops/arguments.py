@@ -20,9 +20,10 @@ from pushforward._ops.arrays import is_array
 class BatchMoments(NamedTuple):
     """The streaming sums of a run: the struct ``Moments`` of ``csrc/core/view.hpp``.
 
-    Native steps add real states in groups of eight, counted from the first recorded step:
-    ``open_sums``, like two of x, has the sums of the group that has not ended, which ``sum`` and
-    ``sum_of_squares`` lack.
+    Native steps add real states in groups of eight, counted from the first recorded step. The group
+    that has not ended is not in the sums but in ``open_group``, of the type of x: three times
+    ``x.numel()`` numbers, the group's first state, the sum of the differences from it and that of
+    their squares, and the number of states in it, one a chain.
     """
 
     shift: Tensor
@@ -30,7 +31,7 @@ class BatchMoments(NamedTuple):
     sum_of_squares: Tensor
     sum_at_batch: Tensor
     batch_squares: Tensor
-    open_sums: Tensor | None
+    open_group: Tensor | None
     batch: int
 
     def tensors(self) -> list[Tensor]:
@@ -39,9 +40,18 @@ class BatchMoments(NamedTuple):
 
     def totals(self, steps_done: int) -> tuple[Tensor, Tensor]:
         """Return the sum and the sum of squares of all states, those of the open group too."""
-        if self.open_sums is None or steps_done % _GROUP == 0:
+        if self.open_group is None or steps_done % GROUP == 0:
             return self.sum, self.sum_of_squares
-        return self.sum + self.open_sums[0], self.sum_of_squares + self.open_sums[1]
+        shape, n = self.shift.shape, self.shift.numel()
+        first, inside, squares = self.open_group[: 3 * n].double().view(3, *shape)
+        count = self.open_group[3 * n :].double().view(-1, *[1] * (len(shape) - 1))
+        away = first - self.shift
+        grown = count * away + inside
+        is_open = count > 0
+        return (
+            self.sum + grown.where(is_open, 0.0),
+            self.sum_of_squares + (away * (inside + grown) + squares).where(is_open, 0.0),
+        )
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -57,8 +67,9 @@ is_compiling = torch.compiler.is_compiling
 DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 """Types of the devices that this build has ops for."""
 
-_GROUP = 8  # kStepGroup in csrc/core/view.hpp
 _REALS = (torch.float32, torch.float64)
+GROUP = 8
+"""Steps of a group of streaming sums, ``kStepGroup`` in ``csrc/core/view.hpp``."""
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""
 
@@ -246,19 +257,19 @@ def moments_of(
     squares: Tensor | None,
     at_batch: Tensor | None = None,
     batch_squares: Tensor | None = None,
-    open_sums: Tensor | None = None,
+    open_group: Tensor | None = None,
     batch: int = 0,
 ) -> Moments | None:
     """Undo :func:`parts_of`."""
     if shift is None or total is None or squares is None:
-        if not (shift is total is squares is at_batch is batch_squares is open_sums is None):
+        if not (shift is total is squares is at_batch is batch_squares is open_group is None):
             raise ValueError("moments: expected all tensors or none of them")
         return None
     if at_batch is None or batch_squares is None:
-        if not (at_batch is batch_squares is open_sums is None):
+        if not (at_batch is batch_squares is open_group is None):
             raise ValueError("moments: expected both tensors of batches or none of them")
         return shift, total, squares
-    return BatchMoments(shift, total, squares, at_batch, batch_squares, open_sums, batch)
+    return BatchMoments(shift, total, squares, at_batch, batch_squares, open_group, batch)
 
 
 def gradient_of(x: Tensor, score: Tensor, grad: Tensor) -> Tensor:

@@ -206,7 +206,7 @@ _STEPS = "SymInt seed, SymInt first_step, SymInt n_steps, SymInt chain_offset"
 _COUPLINGS = "Tensor kappa, Tensor lam, Tensor field"
 _SUMS = (
     "Tensor? shift=None, Tensor(w!)? sum=None, Tensor(x!)? sum_of_squares=None, "
-    "Tensor(y!)? sum_at_batch=None, Tensor(z!)? batch_squares=None, Tensor(v!)? open_sums=None, "
+    "Tensor(y!)? sum_at_batch=None, Tensor(z!)? batch_squares=None, Tensor(v!)? open_group=None, "
     "SymInt batch=0, SymInt steps_done=0"
 )
 _NO_SUMS: tuple[Any, ...] = (None, None, None, None, None, None, 0, 0)

@@ -49,6 +49,13 @@ def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     return out
 
 
+def open_group_of(x: Tensor) -> Tensor:
+    """Return the ``open_group`` of a :class:`BatchMoments` in which there is none."""
+    numbers = 3 * x.numel() + len(x)
+    words = max(1, -(-numbers * x.element_size() // 8))
+    return zeros((words,), dtype=torch.int64, device=x.device).view(x.dtype)[:numbers]
+
+
 def copied(tensor: Tensor) -> Tensor:
     """Return a contiguous copy without history."""
     out = torch.empty_like(tensor, memory_format=torch.contiguous_format, requires_grad=False)

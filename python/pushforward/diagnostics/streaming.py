@@ -39,7 +39,7 @@ def batch_size(n_steps: int) -> int:
 
     """
     size = max(1, math.isqrt(n_steps), n_steps // _FEWEST_BATCHES)
-    return size if size < 16 else -(-size // 8) * 8
+    return size if size < 2 * _ops.GROUP else -(-size // _ops.GROUP) * _ops.GROUP
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,7 +363,8 @@ def _weighted(batches: Tensor, f_batches: int, chains: Tensor, f_chains: int) ->
 def _centred_squares(squares: Tensor, total: Tensor, count: Tensor) -> Tensor:
     """Return the sum of squares about the mean; zero where rounding is all that is left."""
     centred = squares - total.square() / count.clamp(min=1)
-    return torch.where(centred <= 8 * torch.finfo(torch.float64).eps * squares, 0.0, centred)
+    nothing = centred <= 8 * torch.finfo(torch.float64).eps * squares
+    return torch.where(nothing & squares.isfinite(), 0.0, centred)
 
 
 def _checked(tallies: Any) -> Tallies:

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// The streaming sums of one lattice of a real field.
+#pragma once
+
+#include "backend/fields.hpp"
+#include "ops/sum_groups.hpp"
+
+namespace pf::PF_BACKEND {
+
+// States of a lattice that wait to be added together: of a large one fewer, so that they stay in a
+// near cache.
+PF_HD int most_fields_waiting(const Moments& m, int64_t bytes_of_state) {
+  if (m.sum == nullptr) return 1;
+  return bytes_of_state > (int64_t{96} << 10) && kFieldsWaiting > 4 ? 4 : kFieldsWaiting;
+}
+
+template <class Lattice>
+class FieldMoments {
+  using T = typename Traits<typename Lattice::Real>::Scalar;
+  using Array = Field<T>;
+
+ public:
+  // Of lattice number `index`, of whose states `most_waiting` may wait.
+  PF_HD FieldMoments(const Moments& m, int64_t steps_done, int64_t index, const Lattice& lattice,
+                     int most_waiting)
+      : lattice_(lattice),
+        clock_(m, steps_done),
+        was_inside_(clock_.inside()),
+        most_waiting_(most_waiting),
+        shift_(of_this(static_cast<const T*>(m.shift), index)),
+        sum_(of_this(m.sum, index)),
+        squares_(of_this(m.sum_of_squares, index)),
+        at_batch_(of_this(m.sum_at_batch, index)),
+        batch_squares_(of_this(m.batch_squares, index)),
+        first_(of_this(static_cast<T*>(m.group.first), index)),
+        group_sum_(of_this(static_cast<T*>(m.group.sum), index)),
+        group_squares_(of_this(static_cast<T*>(m.group.squares), index)),
+        memory_of_count_(static_cast<T*>(m.group.count)) {
+    if (memory_of_count_ == nullptr) return;
+    memory_of_count_ += index;
+    if (was_inside_) count_ = static_cast<int>(*memory_of_count_);
+  }
+  PF_HD bool wanted() const { return sum_ != nullptr; }
+
+  // Takes in the state after a step, if it counts. On a CPU states whose arrays are not written to
+  // meanwhile wait for others, so that the sums are read and written once for them all.
+  PF_HD void add(Array state, bool counts, bool last_of_call) {
+    const auto due = clock_.step();
+    if constexpr (kFieldsWaiting == 1) {
+      if (counts || due.group || due.batch) add_states(&state, counts ? 1 : 0, due);
+    } else {
+      if (counts) waiting_[n_waits_++] = state;
+      if (n_waits_ == most_waiting_ || due.group || due.batch || last_of_call) {
+        add_states(waiting_, n_waits_, due);
+        n_waits_ = 0;
+      }
+    }
+    if (last_of_call && (clock_.inside() || was_inside_) && lattice_.speaks()) {
+      *memory_of_count_ = static_cast<T>(count_);
+    }
+  }
+  PF_HD bool waits(Array a) const {
+    bool found = false;
+    if constexpr (kFieldsWaiting > 1) {
+      for (int n = 0; n < n_waits_; ++n) found = found || a.first == waiting_[n].first;
+    }
+    return found;
+  }
+
+ private:
+  template <class U>
+  PF_HD U* of_this(U* all, int64_t index) const {
+    return all == nullptr ? nullptr : all + index * lattice_.sites();
+  }
+
+  // Adds n states one after another to the open group, and that, where it ends, to the other sums.
+  PF_HD void add_states(const Array* states, int n, SumClock::Due due) {
+    const bool was_open = count_ > 0;
+    const double count = count_ + n;
+    count_ = due.group ? 0 : count_ + n;
+    if (count == 0 && !due.batch) return;
+    Array added[kFieldsWaiting];  // which the compiler can keep in registers
+    for (int i = 0; i < n; ++i) added[i] = states[i];
+    // Copies, since what is written may lie anywhere for all that the compiler knows.
+    const T* shift = shift_;
+    T *first = first_, *group_sum = group_sum_, *group_squares = group_squares_;
+    double *sum = sum_, *squares = squares_, *at_batch = at_batch_, *batches = batch_squares_;
+    if (kFieldsWaiting > 1 && n == kFieldsWaiting && !was_open && due.group && !due.batch) {
+      // The same as below for a whole group, nearly always: without questions at each site.
+      lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
+        const auto by = at.load(shift);
+        auto g = begun(at.value(added[0]));
+        PF_UNROLL
+        for (int i = 1; i < kFieldsWaiting; ++i) g.add(at.value(added[i]));
+        auto all = at.load(sum), all_squares = at.load(squares);
+        const GroupTerms<decltype(all)> terms(g, decltype(all)(count), by);
+        at.store(sum, all + terms.sum);
+        at.store(squares, all_squares + terms.squares);
+      });
+      return;
+    }
+    lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
+      const auto by = at.load(shift);
+      auto g = begun(by);
+      if (was_open) {
+        g.first = at.load(first);
+        g.sum = at.load(group_sum);
+        g.squares = at.load(group_squares);
+      } else if (n > 0) {
+        g.first = at.value(added[0]);
+        if (!due.group) at.store(first, g.first);
+      }
+      for (int i = 0; i < n; ++i) g.add(at.value(added[i]));
+      if (!due.group) {
+        at.store(group_sum, g.sum);
+        at.store(group_squares, g.squares);
+        if (!due.batch) return;
+      }
+      auto all = at.load(sum);
+      const GroupTerms<decltype(all)> terms(g, decltype(all)(count), by);
+      all = all + terms.sum;
+      if (due.group) {
+        at.store(sum, all);
+        at.store(squares, at.load(squares) + terms.squares);
+      }
+      if (!due.batch) return;
+      const auto grown = all - at.load(at_batch);
+      at.store(batches, at.load(batches) + grown * grown);
+      at.store(at_batch, all);
+    });
+  }
+  template <class Real>
+  static PF_HD GroupSums<Real> begun(Real first) {
+    return {first, Real(T(0)), Real(T(0))};
+  }
+
+  const Lattice& lattice_;
+  SumClock clock_;
+  bool was_inside_;  // a group, when the call began
+  int most_waiting_;
+  const T* shift_;
+  double *sum_, *squares_, *at_batch_, *batch_squares_;
+  T *first_, *group_sum_, *group_squares_, *memory_of_count_;
+  int count_ = 0;                  // states in the open group
+  Array waiting_[kFieldsWaiting];  // the latest of them the present one
+  int n_waits_ = 0;
+};
+
+}  // namespace pf::PF_BACKEND
