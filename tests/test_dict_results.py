@@ -120,6 +120,25 @@ def test_arviz():
             to_arviz()
 
 
+def test_arviz_takes_no_name_of_a_dimension_of_another():
+    pytest.importorskip("arviz")
+
+    def law(x):
+        return -sum(value.flatten(1).square().sum(1) for value in x.values())
+
+    def run(**shapes):
+        x = {name: torch.zeros(4, *shape) for name, shape in shapes.items()}
+        return pf.sample(law, pf.RandomWalk(0.1), x, n_steps=9, seed=1)
+
+    for shapes in ({"b": (2, 3), "b_dim_1": (1,)}, {"b_dim_1": (1,), "b": (2, 3)}):
+        chains = run(**shapes)
+        told = "name: expected another one than that of a dimension of 'b', got 'b_dim_1'"
+        with pytest.raises(ValueError, match=told):
+            chains.to_arviz()
+    fine = {"b": (2, 3), "b_dim_2": (1,), "b_dim": (2,)}
+    assert set(run(**fine).to_arviz().posterior.data_vars) == set(fine)
+
+
 def by_file(value):
     file = io.BytesIO()
     torch.save(value, file)
@@ -222,6 +241,7 @@ def test_a_checkpoint_of_a_flat_run_is_refused(tmp_path):
         pf.sample(schools, pf.MALA(0.05), start(), **call)
 
 
+@pytest.mark.filterwarnings("ignore:More chains")  # than draws
 def test_a_store_has_a_variable_a_parameter(tmp_path):
     zarr = pytest.importorskip("zarr")
     from pushforward.storage import DrawStore
@@ -280,6 +300,15 @@ CONSTRAINED = pf.Constrained(schools, {name: (shape, REAL) for name, shape in SH
 def test_starts_that_are_refused(x, error, told):
     with pytest.raises(error, match=told):
         pf.sample(schools, pf.MALA(0.05), x, n_steps=1, seed=1)
+
+
+@pytest.mark.parametrize("x", [torch.nn.ParameterDict(start()), [0.0] * 10, None])
+def test_starts_that_are_neither_tensors_nor_dicts(x):
+    got = f"got {type(x).__name__}$"
+    with pytest.raises(TypeError, match=f"^x: expected a torch.Tensor or a dict of them, {got}"):
+        pf.sample(schools, pf.MALA(0.05), x, n_steps=1)
+    with pytest.raises(TypeError, match=f"^x: expected a torch.Tensor, {got}"):
+        pf.sample(GAUSSIAN, pf.MALA(0.05), x, n_steps=1)
 
 
 def writes(x):

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results of runs whose draws are on disk: what ArviZ and figures are given, and a store gone."""
 
+import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,7 @@ LAW = pf.targets.Gaussian(torch.arange(3.0), scale=torch.tensor([1.0, 2.0, 0.5])
 TORCH = pf.Energy(lambda x: -LAW.log_density(x))
 KERNEL = pf.MALA(0.3)
 CALL = {"n_steps": 100, "thin": 3, "seed": 1}
+OTHER = r"of the run with seed 1, .*, run [0-9a-f]{16}, got .* another .*, run [0-9a-f]{16}$"
 
 
 @pytest.fixture
@@ -159,6 +163,49 @@ def test_a_run_that_went_on_later_keeps_its_draws_apart(path, tmp_path):
     assert np.array_equal(whole[0][:, :10], found[0])
 
 
+def test_a_relative_path_is_that_of_the_call(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    memory = pf.sample(LAW, KERNEL, start(), **CALL)
+    disk = pf.sample(LAW, KERNEL, start(), store=Path("draws.zarr"), **CALL)
+    assert disk.path == here / "draws.zarr"
+    monkeypatch.chdir(there)
+    assert same_arrays(arrays(disk), arrays(memory))
+    moves = pf.sample(
+        LAW, KERNEL, start(), store=Path("x"), burn_in=5, callback=lambda *_: os.chdir(here), **CALL
+    )
+    assert moves.path == there / "x"
+    assert arrays(moves)[0].shape == (8, 33, 3)
+
+
+def test_a_folder_may_be_moved_with_its_checkpoint(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    call = {**CALL, "store": Path("draws.zarr"), "checkpoint": Path("run"), "every": 30}
+    first = pf.sample(LAW, KERNEL, start(), callback=lambda k, _: k >= 30, **call)
+    assert first.n_steps == 30
+    here.rename(there)
+    monkeypatch.chdir(there)
+    whole = pf.sample(LAW, KERNEL, start(), **call)
+    assert whole.path == there / "draws.zarr"
+    assert whole.identity == first.identity
+    assert same_arrays(arrays(whole), arrays(pf.sample(LAW, KERNEL, start(), **CALL)))
+
+
+@pytest.mark.parametrize("stop_after", [10, 30, 70])
+def test_a_resumed_run_finds_its_store_after_a_warm_up(path, tmp_path, stop_after):
+    call = {"warmup": 20, "burn_in": 20, "n_steps": 60, "seed": 1, "store": path}
+    call |= {"checkpoint": tmp_path / "run", "every": 5}
+    first = pf.sample(TORCH, pf.HMC(), start(), callback=lambda k, _: k >= stop_after, **call)
+    assert first.interrupted
+    whole = pf.sample(TORCH, pf.HMC(), start(), **call)
+    assert whole.identity == first.identity
+    assert arrays(whole)[0].shape == (8, 60, 3)
+
+
 # ---- what cannot be read -------------------------------------------------------------------------
 
 
@@ -193,18 +240,61 @@ def test_a_store_that_is_gone_is_an_error(path):
     ("other", "words"),
     [
         ({"seed": 2}, "expected the draws of the run with seed 1, .* got those of another with seed 2"),
-        ({"x": torch.zeros(4, 3)}, r"n_chains 8 and event \(3,\), got .* n_chains 4 and"),
+        ({"x": torch.zeros(4, 3)}, r"n_chains 8, event \(3,\), run .*, got .* n_chains 4, event"),
         ({"n_steps": 90}, "expected the 33 draws of this run, got 30"),
+        ({"x": torch.zeros(8, 3)}, OTHER),
+        ({"x": LAW.sample(8, seed=0).double()}, OTHER),
+        ({"kernel": pf.Langevin(0.3)}, OTHER),
+        ({"kernel": pf.MALA(0.31)}, OTHER),
+        ({"warmup": 20}, OTHER),
+        ({"burn_in": 1}, OTHER),
+        ({"thin": 2}, OTHER),
+        ({"first_step": 100}, OTHER),
+        ({"chain_offset": 8}, OTHER),
     ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
 def test_a_store_of_another_run_is_an_error(path, other, words):
     disk = pf.sample(LAW, KERNEL, start(), store=path, **CALL)
     shutil.rmtree(path)
-    pf.sample(LAW, KERNEL, **{"x": start(), **CALL, **other}, store=path)
+    pf.sample(LAW, **{"kernel": KERNEL, "x": start(), **CALL, **other}, store=path)
     for method in methods(disk):
         with pytest.raises(ValueError, match=words) as told:
             method()
         assert str(path) in str(told.value)
+
+
+def test_a_store_of_the_same_run_again_is_that_of_the_first(path):
+    first = pf.sample(LAW, KERNEL, start(), store=path, **CALL)
+    found = arrays(first)
+    shutil.rmtree(path)
+    pf.sample(LAW, KERNEL, start(), store=path, **{**CALL, "n_steps": 200})
+    assert same_arrays(arrays(first), found)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a"), ("a", "c")])
+def test_a_store_of_other_parameters_is_an_error(path, names):
+    def run(*names):
+        x = {name: torch.zeros(8) for name in names}
+        law = pf.Energy(lambda x: sum(value**2 for value in x.values()))
+        return pf.sample(law, KERNEL, x, store=path, **CALL)
+
+    first = run("a", "b")
+    shutil.rmtree(path)
+    run(*names)
+    for method in methods(first):
+        if names == ("a", "b"):
+            method()
+        else:
+            with pytest.raises(ValueError, match=OTHER):
+                method()
+
+
+def test_a_result_without_a_digest_is_not_compared_with_one(path):
+    disk = pf.sample(LAW, KERNEL, start(), store=path, **CALL)
+    assert DrawStore.open(path).attributes["run"] == disk.identity
+    assert same_arrays(arrays(replace(disk, identity=None)), arrays(disk))
+    assert pf.sample(LAW, KERNEL, start(), **CALL).identity is None
 
 
 def test_a_store_that_no_run_wrote_is_an_error(path):
@@ -232,6 +322,18 @@ def test_draws_that_nobody_kept_are_an_error(store):
     for method in methods(chains):
         with pytest.raises(ValueError, match="draws: expected a run with store="):
             method()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("event", [(0,), (0, 3)])
+def test_a_figure_of_no_coordinates_is_an_error(path, event, on_disk):
+    pytest.importorskip("matplotlib")
+    law = pf.Energy(lambda x: 0.5 * x.flatten(1).square().sum(1))
+    call = {**CALL, "store": path} if on_disk else CALL
+    x = torch.zeros(4, *event)
+    chains = pf.sample(law, pf.RandomWalk(0.1), x, **call)
+    with pytest.raises(ValueError, match="plot: expected draws with at least one coordinate"):
+        chains.plot()
 
 
 @pytest.mark.parametrize("name", ["max_coordinates", "max_chains"])

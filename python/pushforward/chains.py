@@ -51,8 +51,9 @@ class Chains:
         n_steps: number of steps done after the burn-in.
         interrupted: whether Ctrl-C was pressed during the run or the callback ended it early. A
             loop around :func:`pushforward.sample` should look at it, since Ctrl-C raises nothing.
-        path: where draws were streamed to with ``store=Path(...)``, or None. :meth:`to_arviz` and
-            :meth:`plot` read them there; everything else has the streaming statistics.
+        path: where draws were streamed to with ``store=Path(...)``, absolute, or None.
+            :meth:`to_arviz` and :meth:`plot` read them there; everything else has the streaming
+            statistics.
         tallies: the streaming sums that ``rhat``, ``ess`` and ``mcse`` use where draws were not
             kept, or None.
         covariance: streaming covariance over all steps and chains, float64 ``(dim, dim)``, where
@@ -64,6 +65,8 @@ class Chains:
             move, since the log-density at their start, or the score where the kernel uses it, is no
             finite number. ``x`` and ``draws`` have them; all that is said of the law leaves them
             out.
+        identity: a digest of all that the run was given on which its draws depend, except the
+            target; its store has it as attribute ``run``. None where there is no store.
 
     """
 
@@ -88,6 +91,7 @@ class Chains:
     sketch: diagnostics.QuantileSketch | None = field(default=None, repr=False)
     streamed_energy: float | None = field(default=None, repr=False)
     held: Tensor | None = field(default=None, repr=False)
+    identity: str | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         return f"Chains(x={tuple(self.x.shape)}, {self._steps_said})"
@@ -219,7 +223,12 @@ class Chains:
             return None
         n_chains, *event = self.x.shape
         return store_of_run(
-            self.path, n_chains=n_chains, event=tuple(event), seed=self.seed, n_steps=self.n_steps
+            self.path,
+            n_chains=n_chains,
+            event=tuple(event),
+            seed=self.seed,
+            n_steps=self.n_steps,
+            identity=self.identity,
         )
 
     def _kept(self) -> tuple[Tensor, Tensor | None]:
@@ -319,8 +328,8 @@ class Chains:
 
         Raises:
             TypeError: an argument is not an int.
-            ValueError: an argument is not positive, no draws were kept, or those on disk are
-                damaged or another run's.
+            ValueError: an argument is not positive, a state has no coordinates, no draws were kept,
+                or those on disk are damaged or another run's.
             FileNotFoundError: the store was moved or deleted.
             OSError: it cannot be read.
             ImportError: matplotlib is not installed, or Zarr where draws are on disk.
@@ -352,13 +361,18 @@ def inference_data(draws: Mapping[str, Tensor], log_density: Tensor | None) -> a
         log_density: at them, ``(n_kept, n_chains)``, or None.
 
     Raises:
-        ValueError: a variable is called chain or draw.
+        ValueError: a variable is called chain or draw, or like a dimension of another.
         ImportError: ArviZ is not installed.
 
     """
-    for name in ("chain", "draw"):
-        if name in draws:  # ArviZ would drop all variables and raise nothing
-            raise ValueError(f"name: expected another one than that of a dimension, got {name!r}")
+    taken = {"chain": "", "draw": ""}
+    for name, value in draws.items():
+        taken |= {f"{name}_dim_{i}": f" of {name!r}" for i in range(value.ndim - 2)}
+    for name in draws:
+        if name in taken:  # ArviZ would drop it, or all variables, and raise nothing
+            raise ValueError(
+                f"name: expected another one than that of a dimension{taken[name]}, got {name!r}"
+            )
     try:
         import arviz
     except ImportError as error:

@@ -192,7 +192,7 @@ class NamedChains:
 
     @property
     def path(self) -> Path | None:
-        """Where draws were streamed to, a variable a parameter, or None."""
+        """Where draws were streamed to, a variable a parameter, as an absolute path, or None."""
         return self.flat.path
 
     # ---- for people and other programs -----------------------------------------------------------
@@ -210,7 +210,8 @@ class NamedChains:
         """Return the draws as ArviZ takes them: a variable a parameter.
 
         Raises:
-            ValueError: a parameter is called chain or draw, or as
+            ValueError: a parameter is called chain, draw or like a dimension of another, such as
+                ``theta_dim_0`` beside a vector ``theta``; or as
                 :meth:`pushforward.Chains.to_arviz`, as are the other errors.
             ImportError: ArviZ is not installed.
 

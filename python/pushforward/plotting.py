@@ -29,9 +29,12 @@ def trace_plot(
         names: of the coordinates, by default their numbers.
 
     Raises:
+        ValueError: there are no coordinates.
         ImportError: matplotlib is not installed.
 
     """
+    if 0 in draws.shape[2:]:
+        raise ValueError("plot: expected draws with at least one coordinate, got draws with none")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -63,6 +63,7 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         sketch=recorder.sketch,
         streamed_energy=_energy(recorder),
         held=run.held,
+        identity=run.identity,
     )
 
 

@@ -54,8 +54,23 @@ class Resume:
             given = int(self._found[1]["run"]["seed"])
         return random.resolve_seed(given)
 
-    def load(self, run: Run, target: Any, kernel: Any, x: Tensor | Mapping[str, Tensor]) -> None:
+    def load(
+        self,
+        run: Run,
+        target: Any,
+        kernel: Any,
+        x: Tensor | Mapping[str, Tensor],
+        store: str | Path,
+    ) -> None:
         """Begin the run, or go on where the file ends.
+
+        Args:
+            run: to begin.
+            target: as it was given, as are the others; a relative path of a store is compared as
+                such, so that its folder may be moved together with the file.
+            kernel: likewise.
+            x: the start.
+            store: where draws go.
 
         Raises:
             OSError: the file cannot be written.
@@ -78,7 +93,7 @@ class Resume:
             "burn_in": plan.burn_in,
             "n_steps": plan.n_steps,
             "thin": plan.thin,
-            "store": str(plan.store),
+            "store": str(store),
             "covariance": plan.covariance,
             "quantiles": plan.quantiles,
             "first_step": plan.first_step,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, lattice
+from pushforward.fingerprints import fingerprint
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
@@ -58,6 +61,8 @@ class Run:
     def __init__(self, target: Target, kernel: Kernel, x: Tensor, plan: Plan) -> None:
         self.plan, self.kernel, self.target = plan, kernel, target
         self._given = kernel
+        # Of the start that was given, which a checkpoint replaces.
+        self.identity = _identity(self, x) if isinstance(plan.store, Path) else None
         self.position = 0  # steps taken
         self.resumed = False  # from a checkpoint, beside which there may be a store of this run
         counts = _ops.Counts.zeros(len(x), x.device)
@@ -266,6 +271,7 @@ class Run:
         if self.position > 0:
             self.before = [_ops.copied(t) for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": self.kernel.title, "thin": plan.thin}
+        attributes |= {} if self.identity is None else {"run": self.identity}
         sweeps = native_sweeps(self.kernel, self.target)
         adds_up = self.native or (sweeps is not None and sweeps.adds_up)
         return Recorder(
@@ -358,3 +364,21 @@ class Run:
         recorded, n = part("recorder."), position - self.plan.silent
         if self.recorder is not None and (recorded or n > 0):  # else it begins here
             self.recorder.restore(recorded, n)
+
+
+def _identity(run: Run, start: Tensor) -> str:
+    """Return a digest of what a run's draws depend on, except the target and their number."""
+    plan, law = run.plan, run.target
+    shapes = law.parameters.shapes if isinstance(law, NamedTarget) else {}
+    facts = {
+        "start": fingerprint(start),
+        "kernel": [run.kernel.title, fingerprint(run.kernel)],
+        "parameters": list(shapes.items()),
+        "warmup": plan.warmup,
+        "burn_in": plan.burn_in,
+        "thin": plan.thin,
+        "first_step": plan.first_step,
+        "chain_offset": plan.chain_offset,
+        "seed": plan.seed,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -118,7 +118,8 @@ def sample(
         thin: a draw is kept after steps ``thin, 2 thin, ...``: ``n_steps // thin`` of them.
         store: ``"draws"`` keeps draws and statistics, ``"stats"`` statistics, ``"last"`` neither;
             a ``pathlib.Path`` streams draws to a Zarr store made there, of one variable ``x`` or
-            one for each name of a dict, and keeps statistics.
+            one for each name of a dict, and keeps statistics. A relative path is that from the
+            working directory of the call, whatever it is later.
         covariance: add up the covariance of all coordinates over all steps, see ``chains.cov``.
         quantiles: where draws are not kept in memory, sketch them and add up their energy, see
             ``chains.quantile`` and ``chains.energy``. Every ``thin`` steps that costs a few steps'
@@ -165,6 +166,9 @@ def sample(
         x = dict(x)
         law = _named(law, target, x)
     moves = as_kernel(kernel, law)
+    if not isinstance(x, (Tensor, dict)):
+        more = "" if _takes_tensors_alone(target) else " or a dict of them"
+        raise TypeError(f"x: expected a torch.Tensor{more}, got {type(x).__name__}")
     state = _start(x, law)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback: expected a callable, got {type(callback).__name__}")
@@ -188,7 +192,7 @@ def sample(
     done = False
     with torch.no_grad(), deferred_interrupt() as interrupt, bar:
         try:
-            resume.load(run, target, kernel, x)
+            resume.load(run, target, kernel, x, store)
             bar.update(run.position)
             done = _advance(run, resume, target, cuda_graph, interrupt, callback, bar)
             resume.save(run, at_once=True)
@@ -207,24 +211,27 @@ def sample(
 
 def _store(store: Any, law: Target) -> Store:
     if isinstance(store, Path) and isinstance(law, NamedTarget):
-        parameters = law.parameters
-        try:  # now rather than after a warm-up
-            variables(parameters.shapes, (parameters.dim,))
-        except ValueError as error:
-            raise ValueError(str(error).replace("names: ", "x: ", 1)) from None
-    if isinstance(store, Path) or store in ("draws", "stats", "last"):
+        parameters = law.parameters  # refused now rather than after a warm-up
+        variables(parameters.shapes, (parameters.dim,), "x")
+    if isinstance(store, Path):
+        return store.absolute()
+    if store in ("draws", "stats", "last"):
         return store
     raise ValueError(f'store: expected "draws", "stats", "last" or a pathlib.Path, got {store!r}')
 
 
 def _named(law: Target, target: Any, x: dict[str, Tensor]) -> NamedTarget:
     """Return a law as that of the flat states of a dict."""
-    if isinstance(target, (NativeTarget, Ising, Phi4, Constrained, Distribution)):
+    if _takes_tensors_alone(target):
         hint = ""
         if isinstance(target, Constrained):
             hint = "; its unconstrain(values) returns one for a dict of constrained values"
         raise TypeError(f"x: expected a tensor for {type(target).__name__}, got a dict{hint}")
     return NamedTarget(law, Parameters.of(x))
+
+
+def _takes_tensors_alone(target: Any) -> bool:
+    return isinstance(target, (NativeTarget, Ising, Phi4, Constrained, Distribution))
 
 
 def _start(x: Any, law: Target) -> Tensor:

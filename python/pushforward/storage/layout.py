@@ -165,12 +165,15 @@ def shape(value: Any, name: str) -> tuple[int, ...]:
     return tuple(_ops.count(n, name) for n in value)
 
 
-def variables(names: Any, event: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+def variables(
+    names: Any, event: tuple[int, ...], argument: str = "names"
+) -> dict[str, tuple[int, ...]]:
     """Return the variables that an event is split into.
 
     Args:
         names: a dict from names to shapes, or a list of names of numbers.
         event: shape of what is split; it is read row by row.
+        argument: what the caller's argument is called, for an error.
 
     Raises:
         TypeError: ``names`` is neither.
@@ -178,23 +181,23 @@ def variables(names: Any, event: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
 
     """
     if isinstance(names, str) or not isinstance(names, (Mapping, Sequence)):
-        raise TypeError(f"names: expected a dict or a list, got {type(names).__name__}")
+        raise TypeError(f"{argument}: expected a dict or a list, got {type(names).__name__}")
     if not isinstance(names, Mapping):
         if len(set(names)) < len(names):
-            raise ValueError(f"names: expected names that differ, got {list(names)}")
+            raise ValueError(f"{argument}: expected names that differ, got {list(names)}")
         names = dict.fromkeys(names, ())
     found: dict[str, tuple[int, ...]] = {}
     for name, size in names.items():
         if not isinstance(name, str):
-            raise TypeError(f"names: expected names, got {name!r}")
+            raise TypeError(f"{argument}: expected names, got {name!r}")
         odd = not re.fullmatch(r"[^\W_][^/\\\0]*|_[^_/\\\0][^/\\\0]*", name)
         if odd or name in ("chain", "draw", "zarr.json") or re.search(r"_dim_\d+$", name):
-            raise ValueError(f"names: expected a name that a variable can have, got {name!r}")
-        found[name] = shape(size, f"names[{name!r}]")
+            raise ValueError(f"{argument}: expected a name that a variable can have, got {name!r}")
+        found[name] = shape(size, f"{argument}[{name!r}]")
     total = sum(math.prod(size) for size in found.values())
     if total != math.prod(event):
         raise ValueError(
-            f"names: expected {math.prod(event)} entries in all for event {event}, got {total}"
+            f"{argument}: expected {math.prod(event)} entries in all for event {event}, got {total}"
         )
     return found
 

@@ -15,7 +15,13 @@ __all__ = ["first_coordinates", "store_of_run"]
 
 
 def store_of_run(
-    path: Path, *, n_chains: int, event: tuple[int, ...], seed: int, n_steps: int
+    path: Path,
+    *,
+    n_chains: int,
+    event: tuple[int, ...],
+    seed: int,
+    n_steps: int,
+    identity: str | None,
 ) -> tuple[DrawStore, int]:
     """Return the store that a run wrote, and how many of the draws in it are the run's.
 
@@ -27,6 +33,7 @@ def store_of_run(
         event: shape of a chain's state.
         seed: of the run.
         n_steps: steps that it recorded.
+        identity: what the store should have as attribute ``run``; None for a result that has none.
 
     Raises:
         ImportError: Zarr is not installed.
@@ -43,13 +50,20 @@ def store_of_run(
             f"store {path.absolute()}: expected the draws that this run wrote, got nothing there: "
             "it was moved or deleted",
         ) from error
-    found = (store.attributes.get("seed"), store.n_chains, store.event)
+    expected = {"seed": seed, "n_chains": n_chains, "event": event, "run": identity}
+    found = {key: store.attributes.get(key) for key in ("seed", "run")}
+    found |= {"n_chains": store.n_chains, "event": store.event}
+    if identity is None:
+        del expected["run"]
     thin = store.attributes.get("thin")
-    if found != (seed, n_chains, event) or not isinstance(thin, int) or thin < 1:
+    other = any(found[key] != value for key, value in expected.items())
+    if other or not isinstance(thin, int) or thin < 1:
+        ours, theirs = (
+            ", ".join(f"{key} {facts[key]}" for key in expected) for facts in (expected, found)
+        )
         raise ValueError(
-            f"store {store.path}: expected the draws of the run with seed {seed}, n_chains "
-            f"{n_chains} and event {event}, got those of another with seed {found[0]}, n_chains "
-            f"{found[1]} and event {found[2]}"
+            f"store {store.path}: expected the draws of the run with {ours}, got those of another "
+            f"with {theirs}"
         )
     n = n_steps // thin
     if store.n_written < n:
