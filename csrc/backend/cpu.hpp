@@ -158,22 +158,38 @@ static void for_each_chain(int64_t n_chains, int64_t scratch_bytes, const Place&
 // that hold whole groups can reproduce it.
 struct OrderedSum {
   template <class Term>
-  PF_HD double operator()(int64_t n, const Term& term) const {
-    double total = 0;
+  PF_HD auto operator()(int64_t n, const Term& term) const {
+    auto total = decltype(term(n))(0.0);
     for (int64_t begin = 0; begin < n; begin += kSumGroup) {
       const int64_t end = begin + kSumGroup < n ? begin + kSumGroup : n;
-      total += sum_of_group(begin, end, term);
+      total = total + sum_of_group(begin, end, term);
     }
     return total;
   }
 };
 
-// body(i, sum) for every i, where sum is an OrderedSum.
+// kLanes columns from column i on.
+struct SeveralColumns {
+  int64_t i;
+  template <class U>
+  PF_HD Pack<U> load(const U* row) const {
+    return Pack<U>::load(row + i);
+  }
+  template <class U>
+  PF_HD void store(U* row, Pack<U> x) const {
+    x.store(row + i);
+  }
+};
+
+// body(column or columns, sum) for n columns, where sum is an OrderedSum. Rows may lie a power of
+// two apart, so that what is next to a number is read with it or from memory again.
 template <class Body>
 static void for_each_sum(int64_t n, const Place& place, double nanoseconds, const Body& body) {
-  const int64_t block = n / (4 * place.n_threads) + 1;
+  const int64_t block = (n / (4 * place.n_threads * kLanes) + 1) * kLanes;
   for_each_block(n, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
-    for (int64_t i = begin; i < end; ++i) body(i, OrderedSum{});
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) body(SeveralColumns{i}, OrderedSum{});
+    for (; i < end; ++i) body(OneColumn{i}, OrderedSum{});
   });
 }
 

@@ -13,11 +13,24 @@ constexpr int64_t kSumGroup = 1024;
 
 // term(begin) + ... + term(end - 1), in order
 template <class Term>
-PF_HD double sum_of_group(int64_t begin, int64_t end, const Term& term) {
-  double sum = 0;
-  for (int64_t i = begin; i < end; ++i) sum += term(i);
+PF_HD auto sum_of_group(int64_t begin, int64_t end, const Term& term) {
+  auto sum = decltype(term(begin))(0.0);
+  for (int64_t i = begin; i < end; ++i) sum = sum + term(i);
   return sum;
 }
+
+// Column i of the rows of an array.
+struct OneColumn {
+  int64_t i;
+  template <class U>
+  PF_HD U load(const U* row) const {
+    return row[i];
+  }
+  template <class U>
+  PF_HD void store(U* row, U x) const {
+    row[i] = x;
+  }
+};
 
 template <class Real>
 PF_HD Real tree_sum(Real* partial) {

@@ -78,27 +78,43 @@ class FieldMoments {
     const bool was_open = count_ > 0;
     const double count = count_ + n;
     count_ = due.group ? 0 : count_ + n;
-    if (count == 0 && !due.batch) return;
+    if (kFieldsWaiting > 1 && n == kFieldsWaiting && !was_open && due.group) {  // nearly always
+      if (due.batch) {
+        add_group<true>(states);
+      } else {
+        add_group<false>(states);
+      }
+    } else if (count > 0 || due.batch) {
+      add_some(states, n, was_open, count, due);
+    }
+  }
+  // A whole group, of which nothing is in memory.
+  template <bool kCloses>
+  PF_HD void add_group(const Array* states) const {
     Array added[kFieldsWaiting];  // which the compiler can keep in registers
-    for (int i = 0; i < n; ++i) added[i] = states[i];
+    for (int i = 0; i < kFieldsWaiting; ++i) added[i] = states[i];
     // Copies, since what is written may lie anywhere for all that the compiler knows.
+    const T* shift = shift_;
+    double *sum = sum_, *squares = squares_, *at_batch = at_batch_, *batches = batch_squares_;
+    lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
+      auto g = begun(at.value(added[0]));
+      PF_UNROLL
+      for (int i = 1; i < kFieldsWaiting; ++i) g.add(at.value(added[i]));
+      auto all = at.load(sum);
+      const GroupTerms<decltype(all)> terms(g, decltype(all)(kFieldsWaiting), at.load(shift));
+      all = all + terms.sum;
+      at.store(sum, all);
+      at.store(squares, at.load(squares) + terms.squares);
+      if constexpr (kCloses) close(at, all, at_batch, batches);
+    });
+  }
+  PF_HD void add_some(const Array* states, int n, bool was_open, double count,
+                      SumClock::Due due) const {
+    Array added[kFieldsWaiting];
+    for (int i = 0; i < n; ++i) added[i] = states[i];
     const T* shift = shift_;
     T *first = first_, *group_sum = group_sum_, *group_squares = group_squares_;
     double *sum = sum_, *squares = squares_, *at_batch = at_batch_, *batches = batch_squares_;
-    if (kFieldsWaiting > 1 && n == kFieldsWaiting && !was_open && due.group && !due.batch) {
-      // The same as below for a whole group, nearly always: without questions at each site.
-      lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
-        const auto by = at.load(shift);
-        auto g = begun(at.value(added[0]));
-        PF_UNROLL
-        for (int i = 1; i < kFieldsWaiting; ++i) g.add(at.value(added[i]));
-        auto all = at.load(sum), all_squares = at.load(squares);
-        const GroupTerms<decltype(all)> terms(g, decltype(all)(count), by);
-        at.store(sum, all + terms.sum);
-        at.store(squares, all_squares + terms.squares);
-      });
-      return;
-    }
     lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
       const auto by = at.load(shift);
       auto g = begun(by);
@@ -123,11 +139,14 @@ class FieldMoments {
         at.store(sum, all);
         at.store(squares, at.load(squares) + terms.squares);
       }
-      if (!due.batch) return;
-      const auto grown = all - at.load(at_batch);
-      at.store(batches, at.load(batches) + grown * grown);
-      at.store(at_batch, all);
+      if (due.batch) close(at, all, at_batch, batches);
     });
+  }
+  template <class Sites, class Wide>
+  static PF_HD void close(const Sites& at, Wide all, double* at_batch, double* batches) {
+    const Wide grown = all - at.load(at_batch);
+    at.store(batches, at.load(batches) + grown * grown);
+    at.store(at_batch, all);
   }
   template <class Real>
   static PF_HD GroupSums<Real> begun(Real first) {

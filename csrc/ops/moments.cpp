@@ -34,31 +34,39 @@ struct CommitChain {
   }
 };
 
-// Mean and variance of one coordinate over all chains and steps.
+// Mean and variance of a coordinate over all chains and steps, or of some coordinates.
 template <class T>
 struct PoolCoordinate {
   PoolParams p;
 
   template <class Sum>
   PF_HD void operator()(int64_t i, const Sum& sum) const {
+    (*this)(OneColumn{i}, sum);
+  }
+  template <class At, class Sum>
+  PF_HD void operator()(const At& at, const Sum& sum) const {
+    using Wide = decltype(at.load(p.moments.sum));
     const T* shift = static_cast<const T*>(p.moments.shift);
     const double n = sum(p.n_chains, [&](int64_t c) { return terms(c); });
     // Differences from the shift of the first chain that counts keep digits of a law far from 0.
     int64_t first = 0;
     while (first + 1 < p.n_chains && terms(first) == 0.0) ++first;
-    const double origin = p.n_chains > 0 ? to_wide(shift[first * p.dim + i]) : 0.0;
-    const double total = sum(p.n_chains, [&](int64_t c) {
-      const int64_t e = c * p.dim + i;
-      return fma(terms(c), to_wide(shift[e]) - origin, p.moments.sum[e]);
+    Wide origin(0.0);
+    if (p.n_chains > 0) origin = to_wide(at.load(shift + first * p.dim));
+    const Wide total = sum(p.n_chains, [&](int64_t c) PF_INLINE_LAMBDA {
+      const Wide away = to_wide(at.load(shift + c * p.dim)) - origin;
+      return fma(Wide(terms(c)), away, at.load(p.moments.sum + c * p.dim));
     });
-    const double mean = total / n;
-    const double square = sum(p.n_chains, [&](int64_t c) {
-      const int64_t e = c * p.dim + i;
-      const double off = mean - (to_wide(shift[e]) - origin);
-      return p.moments.sum_of_squares[e] - off * (2 * p.moments.sum[e] - terms(c) * off);
+    const Wide mean = total / Wide(n);
+    const Wide square = sum(p.n_chains, [&](int64_t c) PF_INLINE_LAMBDA {
+      const Wide off = mean - (to_wide(at.load(shift + c * p.dim)) - origin);
+      const Wide inside = at.load(p.moments.sum + c * p.dim);
+      return at.load(p.moments.sum_of_squares + c * p.dim) -
+             off * (inside + inside - Wide(terms(c)) * off);
     });
-    p.mean[i] = origin + mean;
-    p.var[i] = (square < 0.0 ? 0.0 : square) / (n - 1);  // by rounding, of constant states
+    at.store(p.mean, origin + mean);
+    // By rounding it may be negative where all states are one.
+    at.store(p.var, select(square < Wide(0.0), Wide(0.0), square) / Wide(n - 1.0));
   }
 
  private:

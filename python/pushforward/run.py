@@ -170,6 +170,14 @@ class Run:
             return plan.silent - at
         return self.recorder.room() if self.recorder is not None else plan.total - at
 
+    def whole_groups(self, n: int) -> int:
+        """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.
+
+        Any number gives the same bits; a call that cuts a group takes longer.
+        """
+        over = 0 if self.recorder is None else (self.recorder.steps_done + n) % _ops.GROUP
+        return n - over if n > 2 * _ops.GROUP else n
+
     def advance(self, n: int) -> None:
         """Take ``n`` steps; on an exception the steps done so far count."""
         if self._warm_up is not None:
