@@ -45,7 +45,7 @@ def registered_calls(device="cpu"):
         (ops.markov_run_, (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts)),
         (ops.markov_run_, (x, *law, "hmc", h, *nothing[:4], eye, eye, *nothing[:3], 2, 0.5, None, 1, 2, 4, 3, *counts)),
         (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4)),
-        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4, *of_spins, 2, 1)),
+        (ops.ising_sweeps_, (spins, t, t, False, True, 1, 2, 3, 4, *of_spins, None, 2, 1)),
         (ops.ising_clusters_, (spins, t, t, True, 1, 2, 3, 4)),
         (ops.phi4_run_, (spins, 0, t, t, t, t / 20, 1, 1, 2, 3, 4, None, None, None)),
         (ops.phi4_run_, (spins, 2, t, t, t, t / 20, 2, 1, 2, 3, 4, *counts[2:], refused)),

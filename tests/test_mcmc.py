@@ -112,15 +112,16 @@ def test_native_and_torch_targets_accept_alike(name):
 def test_statistics_are_those_of_the_draws(target, kernel):
     chains = pf.sample(target, kernel, start(), n_steps=37, burn_in=2, covariance=True, seed=5)
     draws = chains.draws.double()
-    assert torch.allclose(chains.mean, draws.mean((0, 1)), atol=1e-10)
-    assert torch.allclose(chains.var, draws.var((0, 1)), atol=1e-10)
+    atol = 1e-5 if isinstance(target, pf.targets.Gaussian) else 1e-9  # in groups, in float32
+    assert torch.allclose(chains.mean, draws.mean((0, 1)), atol=atol)
+    assert torch.allclose(chains.var, draws.var((0, 1)), atol=atol)
     assert torch.allclose(chains.cov, torch.cov(draws.flatten(0, 1).T), atol=1e-8)
     expected = pf.diagnostics.tally(
         chains.draws, batch=chains.tallies.batch, shift=chains.tallies.shift
     )
     for name in ("total", "squares", "half_total", "half_squares", "batch_squares", "open_total"):
         ours, theirs = getattr(chains.tallies, name), getattr(expected, name)
-        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-9), name
+        assert torch.allclose(ours, theirs, rtol=atol, atol=atol), name
 
 
 def test_statistics_without_draws_are_the_same(target, kernel):

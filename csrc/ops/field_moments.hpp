@@ -23,29 +23,16 @@ class FieldMoments {
   // Of lattice number `index`, of whose states `most_waiting` may wait.
   PF_HD FieldMoments(const Moments& m, int64_t steps_done, int64_t index, const Lattice& lattice,
                      int most_waiting)
-      : lattice_(lattice),
-        clock_(m, steps_done),
-        was_inside_(clock_.inside()),
-        most_waiting_(most_waiting),
-        shift_(of_this(static_cast<const T*>(m.shift), index)),
-        sum_(of_this(m.sum, index)),
-        squares_(of_this(m.sum_of_squares, index)),
-        at_batch_(of_this(m.sum_at_batch, index)),
-        batch_squares_(of_this(m.batch_squares, index)),
-        first_(of_this(static_cast<T*>(m.group.first), index)),
-        group_sum_(of_this(static_cast<T*>(m.group.sum), index)),
-        group_squares_(of_this(static_cast<T*>(m.group.squares), index)),
-        memory_of_count_(static_cast<T*>(m.group.count)) {
-    if (memory_of_count_ == nullptr) return;
-    memory_of_count_ += index;
-    if (was_inside_) count_ = static_cast<int>(*memory_of_count_);
+      : m_(m), lattice_(lattice), index_(index), most_waiting_(most_waiting) {
+    if (wanted() && inside_group(m, steps_done)) count_ = static_cast<int>(*memory_of_count());
   }
-  PF_HD bool wanted() const { return sum_ != nullptr; }
+  PF_HD bool wanted() const { return m_.sum != nullptr; }
 
-  // Takes in the state after a step, if it counts. On a CPU states whose arrays are not written to
-  // meanwhile wait for others, so that the sums are read and written once for them all.
-  PF_HD void add(Array state, bool counts, bool last_of_call) {
-    const auto due = clock_.step();
+  // Takes in the state after recorded step number n_done, if it counts. On a CPU states whose
+  // arrays are not written to meanwhile wait for others, so that the sums are read and written once
+  // for them all.
+  PF_HD void add(Array state, bool counts, int64_t n_done, bool last_of_call) {
+    const SumsDue due{!inside_group(m_, n_done), m_.batch > 0 && n_done % m_.batch == 0};
     if constexpr (kFieldsWaiting == 1) {
       if (counts || due.group || due.batch) add_states(&state, counts ? 1 : 0, due);
     } else {
@@ -55,8 +42,8 @@ class FieldMoments {
         n_waits_ = 0;
       }
     }
-    if (last_of_call && (clock_.inside() || was_inside_) && lattice_.speaks()) {
-      *memory_of_count_ = static_cast<T>(count_);
+    if (last_of_call && m_.group.count != nullptr && lattice_.speaks()) {
+      *memory_of_count() = static_cast<T>(count_);
     }
   }
   PF_HD bool waits(Array a) const {
@@ -69,12 +56,13 @@ class FieldMoments {
 
  private:
   template <class U>
-  PF_HD U* of_this(U* all, int64_t index) const {
-    return all == nullptr ? nullptr : all + index * lattice_.sites();
+  PF_HD U* of_this(U* all) const {
+    return all + index_ * lattice_.sites();
   }
+  PF_HD T* memory_of_count() const { return static_cast<T*>(m_.group.count) + index_; }
 
   // Adds n states one after another to the open group, and that, where it ends, to the other sums.
-  PF_HD void add_states(const Array* states, int n, SumClock::Due due) {
+  PF_HD void add_states(const Array* states, int n, SumsDue due) {
     const bool was_open = count_ > 0;
     const double count = count_ + n;
     count_ = due.group ? 0 : count_ + n;
@@ -94,8 +82,9 @@ class FieldMoments {
     Array added[kFieldsWaiting];  // which the compiler can keep in registers
     for (int i = 0; i < kFieldsWaiting; ++i) added[i] = states[i];
     // Copies, since what is written may lie anywhere for all that the compiler knows.
-    const T* shift = shift_;
-    double *sum = sum_, *squares = squares_, *at_batch = at_batch_, *batches = batch_squares_;
+    const T* shift = of_this(static_cast<const T*>(m_.shift));
+    double *sum = of_this(m_.sum), *squares = of_this(m_.sum_of_squares);
+    double *at_batch = of_this(m_.sum_at_batch), *batches = of_this(m_.batch_squares);
     lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
       auto g = begun(at.value(added[0]));
       PF_UNROLL
@@ -108,13 +97,15 @@ class FieldMoments {
       if constexpr (kCloses) close(at, all, at_batch, batches);
     });
   }
-  PF_HD void add_some(const Array* states, int n, bool was_open, double count,
-                      SumClock::Due due) const {
+  PF_HD void add_some(const Array* states, int n, bool was_open, double count, SumsDue due) const {
     Array added[kFieldsWaiting];
     for (int i = 0; i < n; ++i) added[i] = states[i];
-    const T* shift = shift_;
-    T *first = first_, *group_sum = group_sum_, *group_squares = group_squares_;
-    double *sum = sum_, *squares = squares_, *at_batch = at_batch_, *batches = batch_squares_;
+    const T* shift = of_this(static_cast<const T*>(m_.shift));
+    T* first = of_this(static_cast<T*>(m_.group.first));
+    T* group_sum = of_this(static_cast<T*>(m_.group.sum));
+    T* group_squares = of_this(static_cast<T*>(m_.group.squares));
+    double *sum = of_this(m_.sum), *squares = of_this(m_.sum_of_squares);
+    double *at_batch = of_this(m_.sum_at_batch), *batches = of_this(m_.batch_squares);
     lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
       const auto by = at.load(shift);
       auto g = begun(by);
@@ -153,13 +144,10 @@ class FieldMoments {
     return {first, Real(T(0)), Real(T(0))};
   }
 
+  const Moments& m_;
   const Lattice& lattice_;
-  SumClock clock_;
-  bool was_inside_;  // a group, when the call began
+  int64_t index_;
   int most_waiting_;
-  const T* shift_;
-  double *sum_, *squares_, *at_batch_, *batch_squares_;
-  T *first_, *group_sum_, *group_squares_, *memory_of_count_;
   int count_ = 0;                  // states in the open group
   Array waiting_[kFieldsWaiting];  // the latest of them the present one
   int n_waits_ = 0;

@@ -67,7 +67,9 @@ class Phi4Chain {
         case Phi4Move::kHmc: hmc(step); break;
         default: metropolis(step); break;
       }
-      if (moments_.wanted()) moments_.add(at_, counts, k + 1 == p_.n_steps);
+      if (moments_.wanted()) {
+        moments_.add(at_, counts, p_.steps_done + k + 1, k + 1 == p_.n_steps);
+      }
     }
     lattice_.store(at_, x);
   }

@@ -7,20 +7,27 @@
 
 namespace pf::PF_BACKEND {
 
-// After which recorded steps a group ends, and a batch.
+// Whether a group ends with a recorded step, and a batch.
+struct SumsDue {
+  bool group, batch;
+};
+PF_HD int64_t steps_of_group(const Moments& m) { return m.group.first != nullptr ? kStepGroup : 1; }
+// Whether a group is open after so many recorded steps.
+PF_HD bool inside_group(const Moments& m, int64_t n_done) {
+  return n_done % steps_of_group(m) != 0;
+}
+
+// The same from step to step, without divisions.
 class SumClock {
  public:
-  struct Due {
-    bool group, batch;
-  };
   PF_HD SumClock(const Moments& m, int64_t steps_done)
-      : group_(m.group.first != nullptr ? kStepGroup : 1),
+      : group_(steps_of_group(m)),
         batch_(m.batch),
         until_group_(group_ - steps_done % group_),
         until_batch_(batch_ > 0 ? batch_ - steps_done % batch_ : 0) {}
   // Takes a step.
-  PF_HD Due step() {
-    const Due due{--until_group_ == 0, --until_batch_ == 0};
+  PF_HD SumsDue step() {
+    const SumsDue due{--until_group_ == 0, --until_batch_ == 0};
     if (due.group) until_group_ = group_;
     if (due.batch) until_batch_ = batch_;
     return due;

@@ -114,7 +114,7 @@ class MomentsInMemory : public TileGroup<T, D> {
   PF_HD void put_back() const { this->put_group_back(); }
 
  private:
-  PF_HD void add_group(SumClock::Due due) const {
+  PF_HD void add_group(SumsDue due) const {
     const Moments& m = this->moments_;
     const Tile& tile = this->tile_;
     const Wide count = to_wide(this->count_);
