@@ -168,28 +168,15 @@ struct OrderedSum {
   }
 };
 
-// kLanes columns from column i on.
-struct SeveralColumns {
-  int64_t i;
-  template <class U>
-  PF_HD Pack<U> load(const U* row) const {
-    return Pack<U>::load(row + i);
-  }
-  template <class U>
-  PF_HD void store(U* row, Pack<U> x) const {
-    x.store(row + i);
-  }
-};
-
-// body(column or columns, sum) for n columns, where sum is an OrderedSum. Rows may lie a power of
+// body(one or several, sum) for n columns, where sum is an OrderedSum. Rows may lie a power of
 // two apart, so that what is next to a number is read with it or from memory again.
 template <class Body>
 static void for_each_sum(int64_t n, const Place& place, double nanoseconds, const Body& body) {
   const int64_t block = (n / (4 * place.n_threads * kLanes) + 1) * kLanes;
   for_each_block(n, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
     int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) body(SeveralColumns{i}, OrderedSum{});
-    for (; i < end; ++i) body(OneColumn{i}, OrderedSum{});
+    for (; i + kLanes <= end; i += kLanes) body(SeveralItems{i}, OrderedSum{});
+    for (; i < end; ++i) body(OneItem<>{i}, OrderedSum{});
   });
 }
 

@@ -9,7 +9,7 @@
 namespace pf::PF_BACKEND {
 
 // States of a lattice that wait at most, to be added to streaming sums together.
-constexpr int kFieldsWaiting = 8;
+constexpr int kFieldsWaiting = kStepGroup;
 
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.
@@ -61,30 +61,11 @@ class FieldLattice {
     int parity_;
   };
 
-  // Sites without their neighbours, in arrays and in tensors, whose rows do not lie apart.
-  struct Several {
-    int64_t in_array, in_tensor;
-    PF_HD Real value(Field<T> f) const { return Real::load(f.first + in_array); }
-    template <class U>
-    PF_HD Pack<U> load(const U* x) const {
-      return Pack<U>::load(x + in_tensor);
-    }
-    template <class U>
-    PF_HD void store(U* x, Pack<U> value) const {
-      value.store(x + in_tensor);
-    }
-  };
-  struct One {
-    int64_t in_array, in_tensor;
-    PF_HD T value(Field<T> f) const { return f.first[in_array]; }
-    template <class U>
-    PF_HD U load(const U* x) const {
-      return x[in_tensor];
-    }
-    template <class U>
-    PF_HD void store(U* x, U value) const {
-      x[in_tensor] = value;
-    }
+  // Sites without their neighbours: items of tensors, whose rows do not lie apart as in arrays.
+  template <class Items>
+  struct InTensor : Items {
+    Items in_array;
+    PF_HD auto value(Field<T> f) const { return in_array.load(f.first); }
   };
 
   // n_arrays of memory, and a sum a row where a pass sums.
@@ -143,8 +124,11 @@ class FieldLattice {
     over_rows(0, silence, 0.5, [&](int64_t begin, int64_t end, NoEntries<T>&) {
       for (int64_t r = begin; r < end; ++r) {
         int64_t i = 0;
-        for (; i + kLanes <= length_; i += kLanes) visit(Several{r * stride_ + i, r * length_ + i});
-        for (; i < length_; ++i) visit(One{r * stride_ + i, r * length_ + i});
+        const int64_t row = r * length_, in_array = r * stride_;
+        for (; i + kLanes <= length_; i += kLanes) {
+          visit(InTensor<SeveralItems>{{row + i}, {in_array + i}});
+        }
+        for (; i < length_; ++i) visit(InTensor<OneItem<>>{{row + i}, {in_array + i}});
       }
     });
   }

@@ -95,17 +95,8 @@ class FieldLattice {
   };
 
   // A site without its neighbours, in arrays and in tensors.
-  struct Site {
-    int at;
-    PF_HD T value(Field<T> f) const { return f.first[at]; }
-    template <class U>
-    PF_HD U load(const U* x) const {
-      return x[at];
-    }
-    template <class U>
-    PF_HD void store(U* x, U value) const {
-      x[at] = value;
-    }
+  struct Site : OneItem<int> {
+    PF_HD T value(Field<T> f) const { return this->load(f.first); }
   };
 
   // Sums of rows, of several blocks those of two passes, and n_arrays: a multiple of 16.
@@ -143,7 +134,7 @@ class FieldLattice {
   PF_HD bool speaks() const { return crew_.block == 0 && thread_in_block() == 0; }
 
   PF_HD void load(Field<T> f, const T* x) const {
-    for_each_site([&](const Site& s) { f.first[s.at] = s.load(x); });
+    for_each_site([&](const Site& s) { s.store(f.first, s.load(x)); });
     sync();
   }
   PF_HD void store(Field<T> f, T* x) const {
@@ -154,7 +145,7 @@ class FieldLattice {
   // to in pass() and finite(); others may not have come to theirs.
   template <class Visit>
   PF_HD void for_each_site(const Visit& visit) const {
-    for (int i = begin_ + WarpDim<false>::lane(); i < end_; i += kLanes) visit(Site{i});
+    for (int i = begin_ + WarpDim<false>::lane(); i < end_; i += kLanes) visit(Site{{i}});
   }
 
   template <class Entries, class Visit>

@@ -17,14 +17,6 @@
 
 namespace pf::PF_BACKEND {
 
-template <bool kFirst, class A, class B>
-struct Select {
-  using type = A;
-};
-template <class A, class B>
-struct Select<false, A, B> {
-  using type = B;
-};
 template <class A>
 struct Same {  // as the type of an argument, from which A is then not deduced
   using type = A;

@@ -41,6 +41,29 @@ PF_HD To bit_cast(From from) {
   return to;
 }
 
+// Item i of arrays.
+template <class Index = int64_t>
+struct OneItem {
+  Index i;
+  template <class U>
+  PF_HD U load(const U* x) const {
+    return x[i];
+  }
+  template <class U>
+  PF_HD void store(U* x, U value) const {
+    x[i] = value;
+  }
+};
+
+template <bool kFirst, class A, class B>
+struct Select {
+  using type = A;
+};
+template <class A, class B>
+struct Select<false, A, B> {
+  using type = B;
+};
+
 // Types that go with a Real: its scalar, its 32-bit words of noise, its raw bits, its masks.
 template <class Real>
 struct Traits;
@@ -100,6 +123,19 @@ struct Pack {
     if (reinterpret_cast<uintptr_t>(p) % kVectorBytes != 0) return store(p);
     PF_UNROLL
     for (int k = 0; k < kRegisters; ++k) stream_register(p + k * kLanesPerRegister, r[k]);
+  }
+};
+
+// kLanes items of arrays, from item i on.
+struct SeveralItems {
+  int64_t i;
+  template <class U>
+  PF_HD Pack<U> load(const U* x) const {
+    return Pack<U>::load(x + i);
+  }
+  template <class U>
+  PF_HD void store(U* x, Pack<U> value) const {
+    value.store(x + i);
   }
 };
 

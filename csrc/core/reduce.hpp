@@ -19,19 +19,6 @@ PF_HD auto sum_of_group(int64_t begin, int64_t end, const Term& term) {
   return sum;
 }
 
-// Column i of the rows of an array.
-struct OneColumn {
-  int64_t i;
-  template <class U>
-  PF_HD U load(const U* row) const {
-    return row[i];
-  }
-  template <class U>
-  PF_HD void store(U* row, U x) const {
-    row[i] = x;
-  }
-};
-
 template <class Real>
 PF_HD Real tree_sum(Real* partial) {
   PF_UNROLL

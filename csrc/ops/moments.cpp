@@ -41,7 +41,7 @@ struct PoolCoordinate {
 
   template <class Sum>
   PF_HD void operator()(int64_t i, const Sum& sum) const {
-    (*this)(OneColumn{i}, sum);
+    (*this)(OneItem<>{i}, sum);
   }
   template <class At, class Sum>
   PF_HD void operator()(const At& at, const Sum& sum) const {

@@ -245,15 +245,8 @@ class MomentsInScratch : public TileGroup<T, D> {
   Real* waiting_;
 };
 
-template <bool kScarce, class T, class D>
-struct MomentsWhere {
-  using type = MomentsInMemory<T, D>;
-};
 template <class T, class D>
-struct MomentsWhere<false, T, D> {
-  using type = MomentsInScratch<T, D>;
-};
-template <class T, class D>
-using TileMoments = typename MomentsWhere<ChainTile<T, D>::kScratchIsScarce, T, D>::type;
+using TileMoments = typename Select<ChainTile<T, D>::kScratchIsScarce, MomentsInMemory<T, D>,
+                                    MomentsInScratch<T, D>>::type;
 
 }  // namespace pf::PF_BACKEND
