@@ -99,7 +99,14 @@ struct Pack {
   static constexpr int kLanesPerRegister = kLanes / kRegisters;
   Register r[kRegisters];
 
+  // Copied by registers: copies as a whole go through the stack, which GCC 12 cannot undo.
   Pack() = default;
+  PF_HD Pack(const Pack& other) { *this = other; }
+  PF_HD Pack& operator=(const Pack& other) {
+    PF_UNROLL
+    for (int k = 0; k < kRegisters; ++k) r[k] = other.r[k];
+    return *this;
+  }
   PF_HD Pack(T value) {  // a constant is every lane's constant
     PF_UNROLL
     for (int k = 0; k < kRegisters; ++k) r[k] = value - Register{};
@@ -126,6 +133,15 @@ struct Pack {
   }
 };
 
+template <class To, class T>
+PF_HD To bit_cast(Pack<T> from) {
+  static_assert(To::kRegisters == Pack<T>::kRegisters, "bit_cast keeps the size");
+  To to;
+  PF_UNROLL
+  for (int k = 0; k < To::kRegisters; ++k) to.r[k] = (typename To::Register)from.r[k];
+  return to;
+}
+
 // kLanes items of arrays, from item i on.
 struct SeveralItems {
   int64_t i;
@@ -145,6 +161,14 @@ struct Mask {
   using Element = typename MaskElement<kBytes>::type;
   using Register = typename RegisterOf<Element>::mask;
   Register r[Pack<Element>::kRegisters];
+
+  Mask() = default;
+  PF_HD Mask(const Mask& other) { *this = other; }
+  PF_HD Mask& operator=(const Mask& other) {
+    PF_UNROLL
+    for (int k = 0; k < Pack<Element>::kRegisters; ++k) r[k] = other.r[k];
+    return *this;
+  }
 };
 template <class T>
 using MaskOf = Mask<static_cast<int>(sizeof(T))>;
