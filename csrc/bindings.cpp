@@ -154,6 +154,19 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
                     static_cast<double*>(var_out.data)});
 }
 
+// The sums of all states, those of the open group too, go to `sum` and `squares`.
+void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares, int n_threads) {
+  const Shaped s(x, "x", true);
+  const MomentArgs m(moments, s);
+  if (m.tensors.size() != 6) bad_value("moments", "an open group", "none");
+  const TensorView sum_out = s.other(sum, "sum", s.x.numel(), "as many as x");
+  const TensorView squares_out = s.other(squares, "squares", s.x.numel(), "as many as x");
+  for (const TensorView* t : {&sum_out, &squares_out}) t->must_be(Dtype::kFloat64);
+  launch(&OpTable::totals,
+         TotalsParams{s.dtype, place_of(s.x, n_threads), s.n_chains, s.dim, m.view,
+                      static_cast<double*>(sum_out.data), static_cast<double*>(squares_out.data)});
+}
+
 // x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU
 // may be None, as the shift may, which then is 0.
 void pooled(py::handle x, py::handle shift, int products, py::handle chain_offset,
@@ -269,6 +282,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("diffuse", &diffuse);
   m.def("reverse", &reverse);
   m.def("pool", &pool);
+  m.def("totals", &totals);
   m.def("pooled", &pooled);
   m.def("sketch", &sketch);
   m.attr("sketch_bins") = kSketchBins;

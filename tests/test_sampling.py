@@ -144,7 +144,7 @@ def test_chunks_do_not_change_a_bit(law, monkeypatch):
     import pushforward.pacing as pacing
 
     whole = pf.sample(law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3)
-    monkeypatch.setattr(pacing, "_SECONDS", 0.0)  # one step a chunk
+    monkeypatch.setattr(pacing, "SECONDS", 0.0)  # one step a chunk
     calls = []
     pieces = pf.sample(
         law, KERNEL, start(), n_steps=40, burn_in=3, thin=3, seed=3,
@@ -152,6 +152,24 @@ def test_chunks_do_not_change_a_bit(law, monkeypatch):
     )  # fmt: skip
     assert calls == list(range(1, 44))
     assert same(whole, pieces)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "store", "first"),
+    [
+        (pf.MALA(0.3), "stats", 8),
+        (pf.MALA(0.3), "last", 1),
+        (pf.NUTS(0.3, max_depth=20), "stats", 1),  # a step may take a million evaluations
+    ],
+)
+def test_the_first_chunk_is_a_group_of_sums_where_that_is_quick(kernel, store, first):
+    ends = []
+    target = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+    pf.sample(
+        target, kernel, torch.zeros(9, 2), n_steps=20, store=store, seed=3,
+        callback=lambda step, x: ends.append(step),
+    )  # fmt: skip
+    assert ends[0] == first
 
 
 @pytest.mark.parametrize("threads", [2, 8])

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Taking a proposed state where it is finite, and the streaming mean and variance.
+// Taking a proposed state where it is finite, and what streaming sums come to.
 #include "backend/backend.hpp"
 #include "ops/ops.hpp"
+#include "ops/sum_groups.hpp"
 #include "ops/with_target.hpp"
 
 namespace pf::PF_BACKEND {
@@ -75,6 +76,33 @@ struct PoolCoordinate {
   }
 };
 
+// The sums of a coordinate of a chain over all its states.
+template <class T>
+struct TotalsOfNumber {
+  TotalsParams p;
+
+  PF_HD void operator()(int64_t i) const {
+    const OpenGroup& g = p.moments.group;
+    const double count = to_wide(static_cast<const T*>(g.count)[row_of(i)]);
+    double sum = p.moments.sum[i], squares = p.moments.sum_of_squares[i];
+    if (count > 0) {
+      const GroupSums<T> group{static_cast<const T*>(g.first)[i], static_cast<const T*>(g.sum)[i],
+                               static_cast<const T*>(g.squares)[i]};
+      const GroupTerms<double> terms(group, count, static_cast<const T*>(p.moments.shift)[i]);
+      sum += terms.sum;
+      squares += terms.squares;
+    }
+    p.sum[i] = sum;
+    p.sum_of_squares[i] = squares;
+  }
+
+ private:
+  PF_HD int64_t row_of(int64_t i) const {  // by a short division where one will do
+    const bool is_short = p.n_chains * p.dim <= INT64_C(0xffffffff);
+    return is_short ? static_cast<uint32_t>(i) / static_cast<uint32_t>(p.dim) : i / p.dim;
+  }
+};
+
 }  // namespace
 
 void commit(const CommitParams& p) {
@@ -88,6 +116,13 @@ void pool(const PoolParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     const double cost = 4.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
     for_each_sum(p.dim, p.place, cost, PoolCoordinate<decltype(zero)>{p});
+  });
+}
+
+void totals(const TotalsParams& p) {
+  with_dtype(p.dtype, [&](auto zero) {
+    const int64_t n = p.n_chains * p.dim;
+    for_each_row(n, p.place, 4.0 * static_cast<double>(n), TotalsOfNumber<decltype(zero)>{p});
   });
 }
 

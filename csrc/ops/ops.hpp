@@ -146,6 +146,17 @@ struct PoolParams {
   double* var;
 };
 
+// The sums of all states, with those of the open group: to `sum` and `sum_of_squares`, which may be
+// those of the moments.
+struct TotalsParams {
+  Dtype dtype;
+  Place place;
+  int64_t n_chains, dim;
+  Moments moments;
+  double* sum;
+  double* sum_of_squares;
+};
+
 // total (width,) += the sums of the states, one state after another; those of a state are taken by
 // aligned groups of 1024 global chain indices, then the groups in order.
 struct PooledParams {
@@ -249,6 +260,7 @@ struct OpTable {
   void (*diffuse)(const DiffuseParams&);
   void (*reverse)(const ReverseParams&);
   void (*pool)(const PoolParams&);
+  void (*totals)(const TotalsParams&);
   void (*pooled)(const PooledParams&);
   void (*sketch)(const SketchParams&);
   void (*math)(const MathParams&);

@@ -21,6 +21,7 @@
   void diffuse(const DiffuseParams&);                                                          \
   void reverse(const ReverseParams&);                                                          \
   void pool(const PoolParams&);                                                                \
+  void totals(const TotalsParams&);                                                            \
   void pooled(const PooledParams&);                                                            \
   void sketch(const SketchParams&);                                                            \
   void math(const MathParams&);                                                                \
@@ -34,8 +35,8 @@
   int64_t phi4_evaluate_workspace(const Phi4EvaluateParams&);                                  \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
                                 mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
-                                evaluate, commit, diffuse, reverse, pool, pooled, sketch,      \
-                                math, ising, clusters, phi4_run, phi4_evaluate,                \
+                                evaluate, commit, diffuse, reverse, pool, totals, pooled,      \
+                                sketch, math, ising, clusters, phi4_run, phi4_evaluate,        \
                                 ising_workspace, clusters_workspace, phi4_run_workspace,       \
                                 phi4_evaluate_workspace};                                      \
   }

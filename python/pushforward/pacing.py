@@ -10,22 +10,23 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["Pace"]
+__all__ = ["SECONDS", "Pace"]
 
-_SECONDS = 0.1
+SECONDS = 0.1
+"""Of a chunk, about."""
 _IN_FLIGHT = 2
 _GROWTH = 64  # of chunks, at most: the first may have been lucky
 
 
 class Pace:
-    """Chooses chunks of about 0.1 s from how long the last ones took.
+    """Chooses chunks of about 0.1 s from how long the last ones took, after one of ``first`` steps.
 
     Work on a GPU is only queued, so there a chunk is timed by events, and the host waits for the
     chunk before the last: it stays ahead of the GPU, and not so far that Ctrl-C comes late.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.chunk = 1
+    def __init__(self, device: torch.device, first: int = 1) -> None:
+        self.chunk = first
         self._device = device
         self._queued: deque[tuple[int, torch.cuda.Event, torch.cuda.Event]] = deque()
 
@@ -49,4 +50,4 @@ class Pace:
             self._learn(steps, began_at.elapsed_time(ended_at) / 1000)
 
     def _learn(self, n: int, seconds: float) -> None:
-        self.chunk = max(1, min(_GROWTH * n, int(n * _SECONDS / max(seconds, 1e-9))))
+        self.chunk = max(1, min(_GROWTH * n, int(n * SECONDS / max(seconds, 1e-9))))

@@ -69,6 +69,7 @@ class Recorder:
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
         self.disk: DrawStore | None = None
+        self.in_groups = in_groups and store != "last"
         self.moments: _ops.BatchMoments | None = None
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self.covariance: Covariance | None = None
@@ -91,7 +92,7 @@ class Recorder:
             zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
             self._half = zeros[4], zeros[5]
             batch = diagnostics.batch_size(n_steps)
-            group = _ops.open_group_of(x) if in_groups else None
+            group = _ops.open_group_of(x) if self.in_groups else None
             self.moments = _ops.BatchMoments(
                 _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], group, batch
             )
@@ -236,7 +237,7 @@ class Recorder:
     def _at_half(self, n_nonfinite: Tensor) -> None:
         moments = self.moments
         if moments is not None and self.steps_done == self._n_first > 0:
-            sums = zip(self._half, moments.totals(self.steps_done), strict=True)
+            sums = zip(self._half, self.totals(), strict=True)
             total, squares = (_ops.copy_(to, source) for to, source in sums)
             self.half = total, squares, _ops.copied(n_nonfinite)
 
@@ -246,6 +247,11 @@ class Recorder:
     def n_kept(self) -> int:
         """How many draws were kept so far."""
         return self.steps_done // self.thin
+
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """Return the streaming sum and sum of squares of all states so far."""
+        assert self.moments is not None
+        return _ops.totals(self._x, self.moments, self.steps_done)
 
     def tallies(
         self, n_invalid: Tensor | None = None, invalid_before: Tensor | None = None
@@ -262,7 +268,7 @@ class Recorder:
             return None
         moments = self.moments
         half_total, half_squares, invalid_at_half = self.half
-        total, squares = moments.totals(self.steps_done)
+        total, squares = self.totals()
         half = self._n_first
         n_valid = half_valid = None
         if n_invalid is not None and bool(n_invalid.any()):
@@ -292,16 +298,20 @@ class Recorder:
             return diagnostics.streaming_rhat(tallies)
         if self.moments is None or self.steps_done < 2:
             return None
-        sums = (self.moments.shift, *self.moments.totals(self.steps_done))
+        sums = (self.moments.shift, *self.totals())
         shift, total, squares = (self._moving(part, 0) for part in sums)
         return rhat_of_sums(self.steps_done, shift, total, squares)
 
     def finish(self) -> None:
-        """Write what is left, and mark the log-density that could not be computed."""
+        """Write what is left, mark the log-density that could not be computed, end open sums."""
         if self._owed is not None:
             self.pay(self._x.new_full((len(self._x),), torch.nan))
         if self.disk is not None:
             self.disk.close()
+        if self.moments is not None:
+            sums = self.moments.sum, self.moments.sum_of_squares
+            _ops.totals(self._x, self.moments, self.steps_done, out=sums)
+            self.moments = self.moments._replace(open_group=None)
 
     # ---- a checkpoint ----------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
     if recorder.moments is not None:
         x = run.x if run.x.is_floating_point() else run.x.double()  # spins are integers
-        moments = (recorder.moments.shift.to(x), *recorder.moments.totals(n))
+        moments = (recorder.moments.shift.to(x), *recorder.totals())
         mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
     bad = int((counts.n_nonfinite > 0).sum())
     if bad:

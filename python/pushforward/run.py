@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor
 
-from pushforward import _ops, lattice
-from pushforward.fingerprints import fingerprint
+from pushforward import _ops, lattice, pacing
+from pushforward.identity import identity_of
 from pushforward.mcmc import Kernel, State
 from pushforward.mcmc.adaptation import Tunable, WarmUp
 from pushforward.mcmc.base import Metropolised
@@ -62,7 +62,7 @@ class Run:
         self.plan, self.kernel, self.target = plan, kernel, target
         self._given = kernel
         # Of the start that was given, which a checkpoint replaces.
-        self.identity = _identity(self, x) if isinstance(plan.store, Path) else None
+        self.identity = identity_of(self, x) if isinstance(plan.store, Path) else None
         self.position = 0  # steps taken
         self.resumed = False  # from a checkpoint, beside which there may be a store of this run
         counts = _ops.Counts.zeros(len(x), x.device)
@@ -75,6 +75,7 @@ class Run:
             target.check_event(x.shape[1:])
         # What was counted before anything was recorded.
         self.before = list(_ops.Counts.zeros(len(x), x.device).tensors())
+        self._evaluation = math.inf  # how long one takes of all chains, in seconds
         self._warm_up: WarmUp | None = None
         if plan.warmup > 0:
             if kernel.target_accept is None:
@@ -113,6 +114,7 @@ class Run:
         # Native runs evaluate the start themselves, once more, and remember nothing of it.
         if not ((self.native or is_lattice) and isinstance(self.kernel, Metropolised)):
             self.kernel.begin(self.state)
+        began = time.perf_counter()
         value, score = self._evaluated()
         if not _ops.is_finite(value):
             bad = (value == -torch.inf).nonzero()[:, 0]
@@ -121,6 +123,7 @@ class Run:
                     "x: expected a start where the density is positive; it is 0 in "
                     f"{len(bad)} chains, the first being {bad[:5].tolist()}{self._why(int(bad[0]))}"
                 )
+        self._evaluation = time.perf_counter() - began
         self.held = self._stuck(value, score)
 
     def _evaluated(self) -> tuple[Tensor, Tensor | None]:
@@ -169,6 +172,12 @@ class Run:
         if at < plan.silent:
             return plan.silent - at
         return self.recorder.room() if self.recorder is not None else plan.total - at
+
+    def first_chunk(self) -> int:
+        """Return how many steps to begin with: a group of streaming sums if that is soon done."""
+        in_groups = self.recorder is not None and self.recorder.in_groups
+        quick = _ops.GROUP * self.kernel.evaluations * self._evaluation < pacing.SECONDS
+        return _ops.GROUP if in_groups and quick else 1
 
     def whole_groups(self, n: int) -> int:
         """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.
@@ -372,21 +381,3 @@ class Run:
         recorded, n = part("recorder."), position - self.plan.silent
         if self.recorder is not None and (recorded or n > 0):  # else it begins here
             self.recorder.restore(recorded, n)
-
-
-def _identity(run: Run, start: Tensor) -> str:
-    """Return a digest of what a run's draws depend on, except the target and their number."""
-    plan, law = run.plan, run.target
-    shapes = law.parameters.shapes if isinstance(law, NamedTarget) else {}
-    facts = {
-        "start": fingerprint(start),
-        "kernel": [run.kernel.title, fingerprint(run.kernel)],
-        "parameters": list(shapes.items()),
-        "warmup": plan.warmup,
-        "burn_in": plan.burn_in,
-        "thin": plan.thin,
-        "first_step": plan.first_step,
-        "chain_offset": plan.chain_offset,
-        "seed": plan.seed,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -286,9 +286,9 @@ def _advance(
     bar: Any,
 ) -> bool:
     """Take all steps in chunks of about 0.1 s; False if stopped before the end."""
-    pace, total = Pace(run.x.device), run.plan.total
     captured, report = None, Report()  # whether the captured step records
     run.start_recording()
+    pace, total = Pace(run.x.device, run.first_chunk()), run.plan.total
     while run.position < total:
         if interrupt.is_set():
             return False

@@ -68,6 +68,11 @@ CALLS = {
             x, 2, zeros(5, dtype=torch.int64), (x.clone(), zeros(5, 3), zeros(5, 3))
         )[1]
     ),
+    "totals": lambda x: x.copy_(
+        _ops.totals(x, _ops.BatchMoments(x.clone(), *zeros(4, 5, 3), _ops.open_group_of(x), 16), 1)[
+            0
+        ]
+    ),
     "sums": lambda x: x.copy_(_ops.add_chain_sums_(zeros(3), 2 * x[None])),
     "math": lambda x: x.copy_(_ops.elementwise_math("exp", x)),
 }

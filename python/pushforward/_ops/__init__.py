@@ -34,7 +34,7 @@ from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, open_group_of, zeros
-from pushforward._ops.moments import commit_, pooled_moments
+from pushforward._ops.moments import commit_, pooled_moments, totals
 from pushforward._ops.noise import fill_
 from pushforward._ops.pooled import (
     SKETCH_BINS,
@@ -92,6 +92,7 @@ __all__ = [
     "rows",
     "run_chunk",
     "score",
+    "totals",
     "whole",
     "width_of",
     "zeros",

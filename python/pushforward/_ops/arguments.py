@@ -38,21 +38,6 @@ class BatchMoments(NamedTuple):
         """Return all tensors."""
         return [t for t in self[:6] if t is not None]
 
-    def totals(self, steps_done: int) -> tuple[Tensor, Tensor]:
-        """Return the sum and the sum of squares of all states, those of the open group too."""
-        if self.open_group is None or steps_done % GROUP == 0:
-            return self.sum, self.sum_of_squares
-        shape, n = self.shift.shape, self.shift.numel()
-        first, inside, squares = self.open_group[: 3 * n].double().view(3, *shape)
-        count = self.open_group[3 * n :].double().view(-1, *[1] * (len(shape) - 1))
-        away = first - self.shift
-        grown = count * away + inside
-        is_open = count > 0
-        return (
-            self.sum + grown.where(is_open, 0.0),
-            self.sum_of_squares + (away * (inside + grown) + squares).where(is_open, 0.0),
-        )
-
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Moments = tuple[Tensor, Tensor, Tensor] | BatchMoments

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
+    GROUP,
+    BatchMoments,
     Moments,
     changed,
     implement,
@@ -76,6 +78,25 @@ def _commit_cpu(
     moments = moments_of(shift, total, squares)
     _native.commit(x, proposed, n_nonfinite, moments, threads())
     changed(x, n_nonfinite, moments=moments)
+
+
+def totals(
+    x: Tensor, moments: BatchMoments, steps_done: int, out: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the sum and the sum of squares of all states, those of the open group too.
+
+    Args:
+        x: the state ``(n_chains, *event)``.
+        moments: the streaming sums.
+        steps_done: recorded steps so far.
+        out: where to write them if a group is open, or None for fresh memory.
+
+    """
+    if moments.open_group is None or steps_done % GROUP == 0:
+        return moments.sum, moments.sum_of_squares
+    total, squares = (torch.empty_like(moments.sum) for _ in "ab") if out is None else out
+    _native.totals(x, moments, total, squares, threads())
+    return total, squares
 
 
 def pooled_moments(

@@ -139,6 +139,11 @@ class Kernel(ABC):
         """What the kernel's class is called where people read it."""
         return type(self).__name__
 
+    @property
+    def evaluations(self) -> int:
+        """How often a step evaluates the target at most."""
+        return 1
+
     @abstractmethod
     def prepare(self, x: Tensor) -> Kernel:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""

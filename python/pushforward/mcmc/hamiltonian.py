@@ -164,6 +164,11 @@ class HMC(Hamiltonian):
             raise ValueError(f"jitter: expected 0 <= jitter < 1, got {jitter}")
         object.__setattr__(self, "jitter", jitter)
 
+    @property
+    def evaluations(self) -> int:
+        """How often a step evaluates the target at most."""
+        return self.n_leapfrog
+
     def parameters(self, state: State, first_step: int, n_steps: int) -> dict[str, Any]:
         """Return the parameters of the native run."""
         return {

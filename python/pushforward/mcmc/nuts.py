@@ -75,6 +75,11 @@ class NUTS(Hamiltonian):
             raise ValueError(f"max_depth: expected at most {DEEPEST}, got {depth}")
         object.__setattr__(self, "max_depth", depth)
 
+    @property
+    def evaluations(self) -> int:
+        """How often a step evaluates the target at most."""
+        return 1 << self.max_depth
+
     def at_first(self) -> NUTS:
         """Return the kernel with short trajectories: with the wrong metric long ones are dear."""
         return self._with(max_depth=min(self.max_depth, EARLY_DEEPEST))
