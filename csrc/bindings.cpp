@@ -154,17 +154,22 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
                     static_cast<double*>(var_out.data)});
 }
 
-// The sums of all states, those of the open group too, go to `sum` and `squares`.
-void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares, int n_threads) {
+// What is written may be memory of the moments; `open_batch` may be None.
+void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares,
+            py::handle open_batch, int n_threads) {
   const Shaped s(x, "x", true);
   const MomentArgs m(moments, s);
-  if (m.tensors.size() != 6) bad_value("moments", "an open group", "none");
-  const TensorView sum_out = s.other(sum, "sum", s.x.numel(), "as many as x");
-  const TensorView squares_out = s.other(squares, "squares", s.x.numel(), "as many as x");
-  for (const TensorView* t : {&sum_out, &squares_out}) t->must_be(Dtype::kFloat64);
+  if (m.tensors.size() < 5) bad_value("moments", "seven parts", "fewer");
+  Few<TensorView, 3> outputs;
+  const auto output = [&](py::handle tensor, const char* name) {
+    const TensorView& t = outputs.add(s.other(tensor, name, s.x.numel(), "as many as x"));
+    t.must_be(Dtype::kFloat64);
+    return static_cast<double*>(t.data);
+  };
+  double* const open = open_batch.is_none() ? nullptr : output(open_batch, "open_batch");
   launch(&OpTable::totals,
          TotalsParams{s.dtype, place_of(s.x, n_threads), s.n_chains, s.dim, m.view,
-                      static_cast<double*>(sum_out.data), static_cast<double*>(squares_out.data)});
+                      output(sum, "sum"), output(squares, "squares"), open});
 }
 
 // x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU

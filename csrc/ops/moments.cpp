@@ -83,7 +83,8 @@ struct TotalsOfNumber {
 
   PF_HD void operator()(int64_t i) const {
     const OpenGroup& g = p.moments.group;
-    const double count = to_wide(static_cast<const T*>(g.count)[row_of(i)]);
+    const T* counts = static_cast<const T*>(g.count);
+    const double count = counts == nullptr ? 0 : to_wide(counts[row_of(i)]);
     double sum = p.moments.sum[i], squares = p.moments.sum_of_squares[i];
     if (count > 0) {
       const GroupSums<T> group{static_cast<const T*>(g.first)[i], static_cast<const T*>(g.sum)[i],
@@ -94,6 +95,7 @@ struct TotalsOfNumber {
     }
     p.sum[i] = sum;
     p.sum_of_squares[i] = squares;
+    if (p.open_batch != nullptr) p.open_batch[i] = sum - p.moments.sum_at_batch[i];
   }
 
  private:

@@ -146,8 +146,9 @@ struct PoolParams {
   double* var;
 };
 
-// The sums of all states, with those of the open group: to `sum` and `sum_of_squares`, which may be
-// those of the moments.
+// The sums of all states, those of the open group too, to `sum` and `sum_of_squares`, and to
+// `open_batch`, unless it is null, that of the steps after the last complete batch. All of these
+// may be memory of the moments.
 struct TotalsParams {
   Dtype dtype;
   Place place;
@@ -155,6 +156,7 @@ struct TotalsParams {
   Moments moments;
   double* sum;
   double* sum_of_squares;
+  double* open_batch;
 };
 
 // total (width,) += the sums of the states, one state after another; those of a state are taken by

@@ -118,7 +118,14 @@ def pool(
     var: Tensor,
     n_threads: int,
 ) -> None: ...
-def totals(x: Tensor, moments: Moments, sum: Tensor, squares: Tensor, n_threads: int) -> None: ...
+def totals(
+    x: Tensor,
+    moments: Moments,
+    sum: Tensor,
+    squares: Tensor,
+    open_batch: Tensor | None,
+    n_threads: int,
+) -> None: ...
 def pooled(
     x: Tensor,
     shift: Tensor | None,

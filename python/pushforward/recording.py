@@ -15,12 +15,12 @@ from pushforward import _ops, diagnostics
 from pushforward.diagnostics.streaming import rhat_of_sums
 from pushforward.mcmc.adaptation import Covariance
 from pushforward.storage import DrawStore
+from pushforward.sums import StreamingSums
 
 __all__ = ["Recorder", "Store"]
 
 Store = Literal["draws", "stats", "last"] | Path
 
-_MANY = 64  # steps, of whose halves one may be a few shorter
 _BUFFER = 1 << 22  # numbers that pass through memory at a time where nothing keeps them
 
 
@@ -61,17 +61,11 @@ class Recorder:
     ) -> None:
         self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
-        # Steps of the first half. Of many it ends with a group, so that nothing has to be added up.
-        self._n_first = n_steps // 2
-        if n_steps >= _MANY:
-            self._n_first -= self._n_first % _ops.GROUP
         self._x, self._offset = x, chain_offset
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
         self.disk: DrawStore | None = None
-        self.in_groups = in_groups and store != "last"
-        self.moments: _ops.BatchMoments | None = None
-        self.half: tuple[Tensor, Tensor, Tensor] | None = None
+        self.sums = None if store == "last" else StreamingSums(x, n_steps, in_groups=in_groups)
         self.covariance: Covariance | None = None
         self.sketch: diagnostics.QuantileSketch | None = None
         # Of the draws that were sketched: the sum of their log-densities, and how many they are.
@@ -88,25 +82,22 @@ class Recorder:
             self.log_density = _ops.empty(shape[:2], dtype=real, device=x.device)
         elif isinstance(store, Path):
             self.disk = _open(store, x, kept, attributes or {}, names, resumed)
-        if store != "last":
-            zeros = _ops.zeros((6, *x.shape), dtype=torch.float64, device=x.device)
-            self._half = zeros[4], zeros[5]
-            batch = diagnostics.batch_size(n_steps)
-            group = _ops.open_group_of(x) if self.in_groups else None
-            self.moments = _ops.BatchMoments(
-                _ops.copied(x), zeros[0], zeros[1], zeros[2], zeros[3], group, batch
-            )
         dim = math.prod(x.shape[1:])
         if quantiles and self.draws is None:
             self.sketch = diagnostics.QuantileSketch(dim, x.device)
         if covariance:
             self.covariance = Covariance(dim, dense=True, device=x.device)
 
+    @property
+    def moments(self) -> _ops.BatchMoments | None:
+        """What a step adds to, if anything."""
+        return None if self.sums is None else self.sums.moments
+
     # ---- steps of a native run -------------------------------------------------------------------
 
     def room(self) -> int:
         """Return how many steps may come at once: up to the half, and what the buffers hold."""
-        half = self._n_first
+        half = 0 if self.sums is None else self.sums.n_first
         room = half - self.steps_done if self.steps_done < half else self.n_steps - self.steps_done
         if any(wanting is not None for wanting in (self.covariance, self.disk, self.sketch)):
             room = min(room, max(1, _BUFFER // max(1, self._x.numel())))
@@ -159,7 +150,8 @@ class Recorder:
         if self.disk is not None:
             self.disk.append(draws, log_density)
         self.steps_done += n
-        self._at_half(n_nonfinite)
+        if self.sums is not None:
+            self.sums.at_half(self.steps_done, n_nonfinite)
 
     # ---- a step of a torch target ----------------------------------------------------------------
 
@@ -190,8 +182,8 @@ class Recorder:
     def take(self, x: Tensor, n_nonfinite: Tensor) -> None:
         """Take in the state after a step, whose streaming sums were added to already."""
         self.steps_done += 1
-        if self.moments is not None:
-            self._close_batch(self.moments)
+        if self.sums is not None:
+            self.sums.close_batch(self.steps_done)
         self._keep(x, n_nonfinite)
 
     def _keep(self, x: Tensor, n_nonfinite: Tensor) -> None:
@@ -204,7 +196,8 @@ class Recorder:
                 self._owed = self.log_density[at]
             elif self.disk is not None or self.sketch is not None:
                 self._owed = x.clone()
-        self._at_half(n_nonfinite)
+        if self.sums is not None:
+            self.sums.at_half(self.steps_done, n_nonfinite)
 
     # ---- sweeps of a lattice, whose states are seen from outside ---------------------------------
 
@@ -215,31 +208,16 @@ class Recorder:
             adds_up: whether the sweeps add to the streaming sums themselves.
 
         """
-        if self.covariance is not None or (self.moments is not None and not adds_up):
+        if self.covariance is not None or (self.sums is not None and not adds_up):
             return 1
         return self.thin - self.steps_done % self.thin if self._keeps else 1 << 62
 
     def see(self, x: Tensor, n: int, n_nonfinite: Tensor, *, adds_up: bool) -> None:
         """Take in the state after ``n`` steps, of which only the last may matter."""
         self.steps_done += n
-        if self.moments is not None and not adds_up:
-            away = x.double() - self.moments.shift
-            self.moments.sum.add_(away)
-            self.moments.sum_of_squares.addcmul_(away, away)
-            self._close_batch(self.moments)
+        if self.sums is not None and not adds_up:
+            self.sums.add(x, self.steps_done)
         self._keep(x, n_nonfinite)
-
-    def _close_batch(self, moments: _ops.BatchMoments) -> None:
-        if self.steps_done % moments.batch == 0:
-            moments.batch_squares.add_((moments.sum - moments.sum_at_batch).square_())
-            moments.sum_at_batch.copy_(moments.sum)
-
-    def _at_half(self, n_nonfinite: Tensor) -> None:
-        moments = self.moments
-        if moments is not None and self.steps_done == self._n_first > 0:
-            sums = zip(self._half, self.totals(), strict=True)
-            total, squares = (_ops.copy_(to, source) for to, source in sums)
-            self.half = total, squares, _ops.copied(n_nonfinite)
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -248,57 +226,17 @@ class Recorder:
         """How many draws were kept so far."""
         return self.steps_done // self.thin
 
-    def totals(self) -> tuple[Tensor, Tensor]:
-        """Return the streaming sum and sum of squares of all states so far."""
-        assert self.moments is not None
-        return _ops.totals(self._x, self.moments, self.steps_done)
-
-    def tallies(
-        self, n_invalid: Tensor | None = None, invalid_before: Tensor | None = None
-    ) -> diagnostics.Tallies | None:
-        """Return the streaming sums, if the run has come far enough.
-
-        Args:
-            n_invalid: steps of each chain that the sums leave out, ``(n_chains,)``; None for none.
-            invalid_before: what was counted before anything was recorded; None where the steps
-                that are left out are all of a chain's.
-
-        """
-        if self.moments is None or self.half is None or self.steps_done <= self._n_first:
-            return None
-        moments = self.moments
-        half_total, half_squares, invalid_at_half = self.half
-        total, squares = self.totals()
-        half = self._n_first
-        n_valid = half_valid = None
-        if n_invalid is not None and bool(n_invalid.any()):
-            n_valid = self.steps_done - n_invalid
-            half_valid = n_valid.clamp(max=half)
-            if invalid_before is not None:
-                half_valid = half - (invalid_at_half - invalid_before)
-        return diagnostics.Tallies(
-            n_steps=self.steps_done,
-            half_steps=half,
-            batch=moments.batch,
-            shift=moments.shift,
-            total=total,
-            squares=squares,
-            half_total=half_total,
-            half_squares=half_squares,
-            batch_squares=moments.batch_squares,
-            open_total=total - moments.sum_at_batch,
-            n_valid=n_valid,
-            half_valid=half_valid,
-        )
-
     def rhat(self) -> Tensor | None:
         """Return the R-hat so far: of half chains, or of whole ones before half of the run."""
-        tallies = self.tallies(None if self._held is None else self._held * self.steps_done)
+        if self.sums is None:
+            return None
+        held = None if self._held is None else self._held * self.steps_done
+        tallies = self.sums.tallies(self.steps_done, held)
         if tallies is not None:
             return diagnostics.streaming_rhat(tallies)
-        if self.moments is None or self.steps_done < 2:
+        if self.steps_done < 2:
             return None
-        sums = (self.moments.shift, *self.totals())
+        sums = (self.sums.moments.shift, *self.sums.totals(self.steps_done))
         shift, total, squares = (self._moving(part, 0) for part in sums)
         return rhat_of_sums(self.steps_done, shift, total, squares)
 
@@ -308,10 +246,8 @@ class Recorder:
             self.pay(self._x.new_full((len(self._x),), torch.nan))
         if self.disk is not None:
             self.disk.close()
-        if self.moments is not None:
-            sums = self.moments.sum, self.moments.sum_of_squares
-            _ops.totals(self._x, self.moments, self.steps_done, out=sums)
-            self.moments = self.moments._replace(open_group=None)
+        if self.sums is not None:
+            self.sums.finish()
 
     # ---- a checkpoint ----------------------------------------------------------------------------
 
@@ -322,10 +258,8 @@ class Recorder:
             value = getattr(self, name)
             if value is not None:
                 held[name] = value[: self.n_kept]
-        if self.moments is not None:
-            held |= {f"moments.{i}": part for i, part in enumerate(self.moments.tensors())}
-        for i, part in enumerate(self.half or ()):
-            held[f"half.{i}"] = part
+        if self.sums is not None:
+            held |= self.sums.tensors()
         if self.covariance is not None:
             held |= {f"covariance.{k}": v for k, v in self.covariance.tensors().items()}
         if self.sketch is not None:
@@ -340,14 +274,8 @@ class Recorder:
             value = getattr(self, name)
             if value is not None:
                 value[: self.n_kept] = tensors[name].to(value.device)
-        if self.moments is not None:
-            for i, part in enumerate(self.moments.tensors()):
-                part.copy_(tensors[f"moments.{i}"])
-        if "half.0" in tensors:
-            total, squares, n_nonfinite = (
-                tensors[f"half.{i}"].to(self._x.device) for i in range(3)
-            )
-            self.half = (total, squares, n_nonfinite)
+        if self.sums is not None:
+            self.sums.restore(tensors)
         if self.covariance is not None:
             names = ("shift", "sums")
             self.covariance.restore(

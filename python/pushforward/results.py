@@ -27,15 +27,16 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
     n, kept = recorder.steps_done, recorder.n_kept
     nonfinite, divergent, accepted, squares = run.before
     left_out = counts.n_nonfinite - nonfinite
-    accept_rate = accept_var = mean = var = None
+    accept_rate = accept_var = mean = var = tallies = None
     if run.kernel.accepts:  # their steps that are not taken repeat the state, which counts
         zero = _ops.zeros(left_out.shape, dtype=torch.int64, device=left_out.device)
         left_out = zero if run.held is None else zero.masked_fill_(run.held, n)
         accepted, squares = counts.accepted - accepted, counts.accepted_squares - squares
         accept_rate, accept_var = accepted / n, _variance(accepted, squares, n)
-    if recorder.moments is not None:
+    if recorder.sums is not None:
         x = run.x if run.x.is_floating_point() else run.x.double()  # spins are integers
-        moments = (recorder.moments.shift.to(x), *recorder.totals())
+        moments = (recorder.sums.moments.shift.to(x), *recorder.sums.totals(n))
+        tallies = recorder.sums.tallies(n, left_out, None if run.kernel.accepts else nonfinite)
         mean, var = _ops.pooled_moments(x, recorder.steps_done, left_out, moments)
     bad = int((counts.n_nonfinite > 0).sum())
     if bad:
@@ -58,7 +59,7 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
         n_steps=n,
         interrupted=interrupted,
         path=plan.store if isinstance(plan.store, Path) else None,
-        tallies=recorder.tallies(left_out, None if run.kernel.accepts else nonfinite),
+        tallies=tallies,
         covariance=covariance,
         sketch=recorder.sketch,
         streamed_energy=_energy(recorder),

@@ -175,9 +175,9 @@ class Run:
 
     def first_chunk(self) -> int:
         """Return how many steps to begin with: a group of streaming sums if that is soon done."""
-        in_groups = self.recorder is not None and self.recorder.in_groups
+        sums = None if self.recorder is None else self.recorder.sums
         quick = _ops.GROUP * self.kernel.evaluations * self._evaluation < pacing.SECONDS
-        return _ops.GROUP if in_groups and quick else 1
+        return _ops.GROUP if sums is not None and sums.in_groups and quick else 1
 
     def whole_groups(self, n: int) -> int:
         """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.

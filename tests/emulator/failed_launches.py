@@ -69,9 +69,11 @@ CALLS = {
         )[1]
     ),
     "totals": lambda x: x.copy_(
-        _ops.totals(x, _ops.BatchMoments(x.clone(), *zeros(4, 5, 3), _ops.open_group_of(x), 16), 1)[
-            0
-        ]
+        _ops.totals(
+            x,
+            _ops.BatchMoments(x.clone(), *zeros(4, 5, 3), x.new_zeros(50), 16),
+            *zeros(2, 5, 3),
+        )[0]
     ),
     "sums": lambda x: x.copy_(_ops.add_chain_sums_(zeros(3), 2 * x[None])),
     "math": lambda x: x.copy_(_ops.elementwise_math("exp", x)),

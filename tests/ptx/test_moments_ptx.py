@@ -57,24 +57,26 @@ def test_totals(dtype):
     n_chains, dim = 300, 3
     x, first = states(dtype, n_chains, dim)
     wide = [t.double() for t in states(torch.float64, n_chains, dim)]
-    group = _ops.open_group_of(x)
+    group = x.new_zeros(3 * x.numel() + n_chains)
     group[: 3 * x.numel()].view(3, n_chains, dim).copy_(torch.stack((first, x, x**2)))
     group[3 * x.numel() :] = torch.arange(n_chains) % 8  # of some chains no state counts
     moments = _ops.BatchMoments(x.clone(), *wide, *wide, group, 16)
-    expected = _ops.totals(x, moments, 5)
+    expected = torch.zeros(3, n_chains, dim, dtype=torch.float64)
+    _ops.totals(x, moments, *expected)
     assert not same(expected[0], moments.sum)
+    assert same(expected[2], expected[0] - moments.sum_at_batch)
 
-    call, found = Call(dtype), torch.zeros(2, n_chains, dim, dtype=torch.float64)
+    call, found = Call(dtype), torch.zeros_like(expected)
     at, n = call.at(group), x.numel() * x.element_size()
     held = S["OpenGroup"](first=at, sum=at + n, squares=at + 2 * n, count=at + 3 * n)
     params = S["TotalsParams"](
         n_chains=n_chains, dim=dim, sum=call.at(found[0]), sum_of_squares=call.at(found[1]),
+        open_batch=call.at(found[2]),
         moments=S["Moments"](*map(call.at, moments[:5]), 16, held),
     )  # fmt: skip
     run = entry("moments", f"TotalsOfNumber<{NAMES[dtype]}>")
     call.launch(run, -(-x.numel() // BLOCK), [c_int64(x.numel())], params)
-    assert same(found[0], expected[0])
-    assert same(found[1], expected[1])
+    assert same(found, expected)
 
 
 # ---- whole states --------------------------------------------------------------------------------

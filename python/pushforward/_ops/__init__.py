@@ -33,7 +33,7 @@ from pushforward._ops.langevin import langevin, langevin_
 from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
-from pushforward._ops.memory import copied, copy_, empty, is_finite, open_group_of, zeros
+from pushforward._ops.memory import copied, copy_, empty, is_finite, sums_about, zeros
 from pushforward._ops.moments import commit_, pooled_moments, totals
 from pushforward._ops.noise import fill_
 from pushforward._ops.pooled import (
@@ -84,7 +84,6 @@ __all__ = [
     "log_density",
     "log_density_and_score",
     "markov_run_",
-    "open_group_of",
     "pooled_moments",
     "proposal_",
     "reverse_step",
@@ -92,6 +91,7 @@ __all__ = [
     "rows",
     "run_chunk",
     "score",
+    "sums_about",
     "totals",
     "whole",
     "width_of",

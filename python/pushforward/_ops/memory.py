@@ -49,11 +49,21 @@ def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     return out
 
 
-def open_group_of(x: Tensor) -> Tensor:
-    """Return the ``open_group`` of a :class:`BatchMoments` in which there is none."""
-    numbers = 3 * x.numel() + len(x)
-    words = max(1, -(-numbers * x.element_size() // 8))
-    return zeros((words,), dtype=torch.int64, device=x.device).view(x.dtype)[:numbers]
+def sums_about(x: Tensor, n_sums: int, *, in_groups: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return ``n_sums`` zeroed float64 sums like ``x``, a copy of ``x``, and an open group or None.
+
+    They lie in one block, which costs fewer pages to touch: what they are first used for waits for
+    them.
+    """
+    n, width = x.numel(), x.element_size()
+    group = 3 * n + len(x) if in_groups else 0
+    words = [8 * max(1, -(-size // 64)) for size in (8 * n_sums * n, width * n, width * group)]
+    sums, shift, opened = zeros((sum(words),), dtype=torch.int64, device=x.device).split(words)
+    return (
+        sums.view(torch.float64)[: n_sums * n].view(n_sums, *x.shape),
+        copy_(shift.view(x.dtype)[:n].view(x.shape), x),
+        opened.view(x.dtype)[:group] if in_groups else None,
+    )
 
 
 def copied(tensor: Tensor) -> Tensor:

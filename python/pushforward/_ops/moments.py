@@ -8,7 +8,6 @@ from torch import Tensor
 
 from pushforward import _native
 from pushforward._ops.arguments import (
-    GROUP,
     BatchMoments,
     Moments,
     changed,
@@ -81,21 +80,23 @@ def _commit_cpu(
 
 
 def totals(
-    x: Tensor, moments: BatchMoments, steps_done: int, out: tuple[Tensor, Tensor] | None = None
+    x: Tensor,
+    moments: BatchMoments,
+    total: Tensor,
+    squares: Tensor,
+    open_batch: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the sum and the sum of squares of all states, those of the open group too.
+    """Write the sums of all states, those of the open group too, to ``total`` and ``squares``.
 
     Args:
         x: the state ``(n_chains, *event)``.
-        moments: the streaming sums.
-        steps_done: recorded steps so far.
-        out: where to write them if a group is open, or None for fresh memory.
+        moments: the streaming sums; what is written may be theirs.
+        total: float64, like ``x``, as are the others.
+        squares: for the sum of squares.
+        open_batch: for the sum over the steps after the last complete batch, if it is wanted.
 
     """
-    if moments.open_group is None or steps_done % GROUP == 0:
-        return moments.sum, moments.sum_of_squares
-    total, squares = (torch.empty_like(moments.sum) for _ in "ab") if out is None else out
-    _native.totals(x, moments, total, squares, threads())
+    _native.totals(x, moments, total, squares, open_batch, threads())
     return total, squares
 
 
