@@ -143,6 +143,42 @@ struct Workspace {
   }
 };
 
+// What a run writes of each lattice.
+class LatticeOutputs {
+ public:
+  explicit LatticeOutputs(const TensorView& state) : state_(state) {}
+  int64_t* count(py::handle tensor, const char* name) {
+    if (tensor.is_none()) return nullptr;
+    const TensorView& t = one_a_lattice(tensor, name);
+    t.must_be_int64();
+    return static_cast<int64_t*>(t.data);
+  }
+  void acceptances(py::handle accepted, py::handle squares, Tallies& tallies) {
+    if (accepted.is_none() != squares.is_none()) {
+      bad_value("accepted_squares", "given together with accepted", "one of them");
+    }
+    if (accepted.is_none()) return;
+    tallies.accepted = sum(accepted, "accepted");
+    tallies.accepted_squares = sum(squares, "accepted_squares");
+  }
+
+ private:
+  const TensorView& one_a_lattice(py::handle tensor, const char* name) {
+    const TensorView& t = tensors_.add(tensor, name, false);
+    t.must_be_with(state_);
+    t.must_have_numel(state_.n_chains(), "one value a lattice");
+    t.must_not_overlap(state_, false);
+    return t;
+  }
+  double* sum(py::handle tensor, const char* name) {
+    const TensorView& t = one_a_lattice(tensor, name);
+    if (t.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
+    return static_cast<double*>(t.data);
+  }
+  const TensorView& state_;
+  Few<TensorView, 4> tensors_;
+};
+
 // Steps recorded before a call of n_steps.
 int64_t recorded(py::handle steps_done, int64_t n_steps) {
   const int64_t done = whole(steps_done, "steps_done");
@@ -152,7 +188,8 @@ int64_t recorded(py::handle steps_done, int64_t n_steps) {
 
 void ising(py::handle x, py::handle temperature, py::handle field, bool no_field, bool heat_bath,
            py::handle seed, py::handle first_step, py::handle n_steps, py::handle chain_offset,
-           py::handle moments, py::handle steps_done, py::handle workspace, int n_threads) {
+           py::handle accepted, py::handle accepted_squares, py::handle moments,
+           py::handle steps_done, py::handle workspace, int n_threads) {
   const SpinArguments a(x, temperature, field);
   must_be_even(a.view.shape, a.state);
   IsingParams p{};
@@ -163,6 +200,11 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
   p.n_steps = whole(n_steps, "n_steps");
   p.noise = lattice_noise(seed, purpose::kSite, chain_offset, first_step, p.n_steps,
                           a.view.n_lattices, a.view.shape.n_sites);
+  if (!accepted.is_none() && heat_bath) {
+    bad_value("accepted", "None for a heat bath, which refuses nothing", "a tensor");
+  }
+  LatticeOutputs outputs(a.state);
+  outputs.acceptances(accepted, accepted_squares, p.tallies);
   const MomentArgs sums(moments, a.state);
   p.moments = sums.view;
   p.steps_done = recorded(steps_done, p.n_steps);
@@ -246,37 +288,13 @@ void phi4_run(py::handle x, int move, py::handle kappa, py::handle lambda, py::h
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
-  Few<TensorView, 4> outputs;
-  const auto one_a_lattice = [&](py::handle tensor, const char* name) -> const TensorView& {
-    const TensorView& t = outputs.add(tensor, name, false);
-    t.must_be_with(a.state);
-    t.must_have_numel(a.view.n_lattices, "one value a lattice");
-    t.must_not_overlap(a.state, false);
-    return t;
-  };
-  const auto sums = [&](py::handle tensor, const char* name) {
-    const TensorView& t = one_a_lattice(tensor, name);
-    if (t.dtype() != Dtype::kFloat64) bad_type(name, "float64", "float32");
-    return static_cast<double*>(t.data);
-  };
-  if (accepted.is_none() != accepted_squares.is_none()) {
-    bad_value("accepted_squares", "given together with accepted", "one of them");
+  LatticeOutputs outputs(a.state);
+  if (!accepted.is_none() && p.move == Phi4Move::kLangevin) {
+    bad_value("accepted", "None for a move that is always taken", "a tensor");
   }
-  if (!accepted.is_none()) {
-    if (p.move == Phi4Move::kLangevin) {
-      bad_value("accepted", "None for a move that is always taken", "a tensor");
-    }
-    p.tallies.accepted = sums(accepted, "accepted");
-    p.tallies.accepted_squares = sums(accepted_squares, "accepted_squares");
-  }
-  const auto count = [&](py::handle tensor, const char* name) -> int64_t* {
-    if (tensor.is_none()) return nullptr;
-    const TensorView& t = one_a_lattice(tensor, name);
-    t.must_be_int64();
-    return static_cast<int64_t*>(t.data);
-  };
-  p.tallies.n_nonfinite = count(n_nonfinite, "n_nonfinite");
-  p.tallies.n_divergent = count(n_divergent, "n_divergent");
+  outputs.acceptances(accepted, accepted_squares, p.tallies);
+  p.tallies.n_nonfinite = outputs.count(n_nonfinite, "n_nonfinite");
+  p.tallies.n_divergent = outputs.count(n_divergent, "n_divergent");
   const MomentArgs streamed(moments, a.state);
   p.moments = streamed.view;
   p.steps_done = recorded(steps_done, p.n_steps);

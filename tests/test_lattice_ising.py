@@ -12,6 +12,7 @@ import torch
 
 import pushforward as pf
 from lattice_reference import ising_sweep, swendsen_wang, wolff
+from pushforward._ops.lattice import ising_sweeps
 from pushforward.lattice import HeatBath, Ising, Metropolis, SwendsenWang, Wolff
 
 SEED = 2**40 + 3
@@ -66,6 +67,40 @@ def test_sweeps_equal_numpy(shape, in_field, kernel):
     law = Ising(shape, temperature=t, field=h)
     got = sweeps(x, law, kernel, 2, first_step=3, chain_offset=9)
     np.testing.assert_array_equal(got.numpy(), expected)
+
+
+# Large enough to be swept in slabs, with strings that end within a register.
+@pytest.mark.parametrize("shape", [(600, 444), (514, 518), (514, 1028), (64, 66, 70)], ids=str)
+def test_sweeps_in_slabs_equal_numpy(shape):
+    x = start(1, shape).to(torch.int8)
+    expected = x.numpy()
+    for step in (0, 1, 2):
+        expected = ising_sweep(expected, 2.3, 0.0, heat_bath=False, seed=SEED, step=step)
+    got = sweeps(x, Ising(shape, temperature=2.3), Metropolis(), 3)
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (514, 518)], ids=str)
+def test_acceptances_are_the_shares_of_spins_that_turn_over(shape):
+    n = 1 if np.prod(shape) > 1e5 else 35
+    x = start(n, shape).to(torch.int8)
+    law = Ising(shape, temperature=temperatures(n), field=fields(n))
+    placed = law.placed(x) | {"no_field": False, "seed": SEED, "chain_offset": 9}
+    sums = torch.zeros(2, n, dtype=torch.float64)
+    expected, at = torch.zeros_like(sums), x.clone()
+    for step in (3, 4, 5):
+        before = at.clone()
+        ising_sweeps(at, **placed, heat_bath=False, first_step=step, n_steps=1)
+        share = (at != before).flatten(1).double().mean(1)
+        expected += torch.stack((share, share**2))
+    call = {**placed, "first_step": 3, "n_steps": 3}
+    ising_sweeps(x, **call, heat_bath=False, accepted=sums[0], accepted_squares=sums[1])
+    assert torch.equal(x, at)
+    torch.testing.assert_close(sums, expected, rtol=1e-14, atol=0)
+    with pytest.raises(ValueError, match="accepted: expected None for a heat bath"):
+        ising_sweeps(x, **call, heat_bath=True, accepted=sums[0], accepted_squares=sums[1])
+    with pytest.raises(ValueError, match="accepted_squares: expected given together"):
+        ising_sweeps(x, **call, heat_bath=False, accepted=sums[0])
 
 
 def test_a_lattice_that_is_spread_though_it_fits_equals_numpy():

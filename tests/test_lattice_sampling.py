@@ -65,10 +65,23 @@ def test_sums_in_a_call_are_the_sums_of_steps(case):
         assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
 
 
-def test_site_moves_count_the_sites_that_moved():
-    kernel = pf.lattice.Metropolis(width=torch.tensor([0.3, 1.0, 2.0]))
-    x = start(PHI4, 3)
-    chains = pf.sample(PHI4, kernel, x, n_steps=20, seed=1)
+@pytest.mark.parametrize(
+    ("law", "width"),
+    [
+        (PHI4, torch.tensor([0.3, 1.0, 2.0])),
+        (pf.lattice.Ising((8, 8), temperature=torch.tensor([9.0, 2.5, 1.5])), None),
+        (pf.lattice.Ising((16, 18), temperature=torch.tensor([9.0, 2.5, 1.5])), None),
+    ],
+    ids=["phi4", "ising in groups", "ising in strings"],
+)
+def test_site_moves_count_the_sites_that_moved(law, width):
+    kernel = pf.lattice.Metropolis(width=width)
+    x = pf.random.normal(3, law.n_sites, seed=3).reshape(3, *law.shape)
+    x = x if law is PHI4 else x.sign().to(torch.int8)
+    chains = pf.sample(law, kernel, x, n_steps=20, seed=1)
+    streamed = pf.sample(law, kernel, x, n_steps=20, seed=1, store="stats")
+    assert torch.equal(chains.accept_rate, streamed.accept_rate)
+    assert torch.equal(chains.accept_var, streamed.accept_var)
     before = torch.cat((x[None], chains.draws[:-1]))
     share = (chains.draws != before).double().mean((2, 3))
     assert torch.allclose(chains.accept_rate, share.mean(0), atol=1e-12)

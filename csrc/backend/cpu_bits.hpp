@@ -139,6 +139,38 @@ class BitCounts {
   int n_ = 0;
 };
 
+// How many bits of some registers are set.
+class BitTally {
+ public:
+  PF_HD void add(BitRegister r) {
+    constexpr uint64_t kPairs = 0x3333333333333333u;
+    r = r - (r >> 1 & uint64_t{0x5555555555555555u});
+    r = (r & kPairs) + (r >> 2 & kPairs);
+    bytes_ = bytes_ + ((r + (r >> 4)) & uint64_t{0x0f0f0f0f0f0f0f0fu});
+    if (++n_ == kMost) fold();
+  }
+  PF_HD int64_t total() {
+    fold();
+    return total_;
+  }
+
+ private:
+  static constexpr int kMost = 255 / 8;  // that bytes have room for
+  PF_HD void fold() {
+    constexpr uint64_t kBytes = 0x00ff00ff00ff00ffu;
+    const BitRegister words = (bytes_ & kBytes) + (bytes_ >> 8 & kBytes);
+    for (int64_t i = 0; i < kBitWords; ++i) {
+      total_ += static_cast<int64_t>(words[i] * 0x0001000100010001u >> 48);
+    }
+    bytes_ = BitRegister{};
+    n_ = 0;
+  }
+
+  BitRegister bytes_{};
+  int n_ = 0;
+  int64_t total_ = 0;
+};
+
 // ---- strings -----------------------------------------------------------------------------------
 
 // Where the bits `offset` after (or before) those of a word begin.

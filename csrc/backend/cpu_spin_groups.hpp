@@ -80,12 +80,16 @@ class SpinGroup {
     begin_counts();
   }
 
+  // One sweep; turned[l] is how many spins of lattice l turned over.
   void sweep(const Model& model, const typename Model::Group& group, const NoiseSource& noise,
-             uint64_t first_chain, int count, uint64_t step) {
+             uint64_t first_chain, int count, uint64_t step, uint8_t (&turned)[64]) {
     compare(group, noise, first_chain, count,
             noise.start / 4 + step * static_cast<uint64_t>(n_ / 4));
     const auto rule = model.template rule<uint32_t>(group);
-    for (int colour = 0; colour < 2; ++colour) update(model, group, rule, colour);
+    uint32_t digits[kDigits] = {};
+    for (int colour = 0; colour < 2; ++colour) update(model, group, rule, colour, digits);
+    memset(turned, 0, sizeof(turned));
+    for (int d = 0; d < kDigits; ++d) add_digit(digits[d], d, turned);
   }
 
  private:
@@ -129,9 +133,10 @@ class SpinGroup {
     }
   }
 
+  // Updates a colour; counts how often a bit turned over, in binary, of fewer than 256 sites.
   template <class Rule>
   PF_NOINLINE void update(const Model& model, const typename Model::Group& group, const Rule& rule,
-                          int colour) const {
+                          int colour, uint32_t (&digits)[kDigits]) const {
     const int64_t layer = row_ * rows_;
     for (int64_t z = 0; z < layers_; ++z) {
       for (int64_t y = 0; y < rows_; ++y) {
@@ -148,8 +153,15 @@ class SpinGroup {
             n[4] = s[below];
             n[5] = s[above];
           }
-          *s = model.update(*s, n, rule,
-                            [&](int k) { return masks(group.mask_of_class[k])[row + i]; });
+          const uint32_t next = model.update(
+              *s, n, rule, [&](int k) { return masks(group.mask_of_class[k])[row + i]; });
+          uint32_t carry = *s ^ next;
+          for (int d = 0; d < kDigits; ++d) {
+            const uint32_t before = digits[d];
+            digits[d] = before ^ carry;
+            carry &= before;
+          }
+          *s = next;
         }
       }
     }

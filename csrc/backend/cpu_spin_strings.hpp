@@ -156,9 +156,9 @@ class SpinStrings {
   }
 
   // One sweep: both colours of each slab, but for the second colour's edges between slabs, which
-  // wait until the first colour is done everywhere.
-  void sweep(const Model& model, const typename Model::Lattice& lattice, const NoiseSource& noise,
-             uint64_t chain, uint64_t step, const Place& place) {
+  // wait until the first colour is done everywhere. Returns how many spins turned over.
+  int64_t sweep(const Model& model, const typename Model::Lattice& lattice,
+                const NoiseSource& noise, uint64_t chain, uint64_t step, const Place& place) {
     const uint64_t first_block = noise.start / 4 + step * static_cast<uint64_t>(n_);
     const int64_t edge = aligned(reach_ + 1);
     const int64_t slab = 8 * edge > 512 ? 8 * edge : 512;
@@ -166,26 +166,35 @@ class SpinStrings {
     const auto end_of = [&](int64_t s) {
       return (s + 1) * slab < stride_ && n_slabs > 1 ? (s + 1) * slab : stride_;
     };
+    // A slab's words of the second colour reach nothing but its first colour from `edge` on, and up
+    // to here: behind the string's last site its beginning is not there yet.
+    const auto inner_end_of = [&](int64_t s) {
+      const int64_t end = end_of(s) < n_words_ ? end_of(s) : n_words_;
+      return (end - 1 - reach_) / kAlign * kAlign;
+    };
     const double nanoseconds = 2.5 * static_cast<double>(n_);
+    int64_t turned = 0;
+    const auto add = [&](int64_t n) { __atomic_fetch_add(&turned, n, __ATOMIC_RELAXED); };
     for_each_block(n_slabs, 1, place, nanoseconds, 0, [&](int64_t s, int64_t, void*) {
-      const int64_t begin = s * slab, end = end_of(s);
+      const int64_t begin = s * slab, end = end_of(s), inner_end = inner_end_of(s);
       compare(lattice, noise, chain, first_block, begin, end);
-      update<0>(model, lattice, begin, end);
-      if (n_slabs > 1 && begin + edge < end - edge) {
-        update<1>(model, lattice, begin + edge, end - edge);
+      add(update<0>(model, lattice, begin, end));
+      if (n_slabs > 1 && begin + edge < inner_end) {
+        add(update<1>(model, lattice, begin + edge, inner_end));
       }
     });
     close_colour(0);
     for_each_block(n_slabs, 1, place, 0.1 * nanoseconds, 0, [&](int64_t s, int64_t, void*) {
-      const int64_t begin = s * slab, end = end_of(s);
-      if (n_slabs > 1 && begin + edge < end - edge) {
-        update<1>(model, lattice, begin, begin + edge);
-        update<1>(model, lattice, end - edge, end);
+      const int64_t begin = s * slab, end = end_of(s), inner_end = inner_end_of(s);
+      if (n_slabs > 1 && begin + edge < inner_end) {
+        add(update<1>(model, lattice, begin, begin + edge));
+        add(update<1>(model, lattice, inner_end, end));
       } else {
-        update<1>(model, lattice, begin, end);
+        add(update<1>(model, lattice, begin, end));
       }
     });
     close_colour(1);
+    return turned;
   }
 
  private:
@@ -264,15 +273,25 @@ class SpinStrings {
     }
   }
 
+  // Updates a colour in words [begin, end) of its strings; returns how many spins turned over.
   template <int kColour>
-  void update(const Model& model, const typename Model::Lattice& lattice, int64_t begin,
-              int64_t end) const {
-    update_string<kColour, 0>(model, lattice, begin, end);
-    update_string<kColour, 1>(model, lattice, begin, end);
+  int64_t update(const Model& model, const typename Model::Lattice& lattice, int64_t begin,
+                 int64_t end) const {
+    return update_string<kColour, 0>(model, lattice, begin, end) +
+           update_string<kColour, 1>(model, lattice, begin, end);
+  }
+  // The bits of a register at word i that are sites.
+  PF_HD BitRegister sites_at(int64_t i) const {
+    BitRegister bits{};
+    for (int64_t k = 0; k < kBitWords; ++k) {
+      const int64_t left = n_ - 64 * (i + k);
+      bits[k] = left >= 64 ? ~uint64_t{0} : left <= 0 ? 0 : ~uint64_t{0} >> (64 - left);
+    }
+    return bits;
   }
   template <int kColour, int kHalf>
-  PF_NOINLINE void update_string(const Model& model, const typename Model::Lattice& lattice,
-                                 int64_t begin, int64_t end) const {
+  PF_NOINLINE int64_t update_string(const Model& model, const typename Model::Lattice& lattice,
+                                    int64_t begin, int64_t end) const {
     constexpr int kMine = 2 * kHalf + kColour, kFacing = 2 * kHalf + 1 - kColour;
     uint64_t* mine = spins(kMine);
     const uint64_t *facing = spins(kFacing), *crossing = spins(2 * (1 - kHalf) + 1 - kColour);
@@ -290,6 +309,7 @@ class SpinStrings {
     const auto rule = model.template rule<BitRegister>(lattice);
     // Whether the crossing neighbour is after the site, in rows of even parity.
     const BitRegister after_in_even = same_bits(kColour == 1);
+    BitTally turned;
     for (int64_t i = begin; i < end; i += kBitWords) {
       BitRegister n[2 * kDims];
       const uint64_t *f = facing + i, *x = crossing + i, *a = across + i;
@@ -319,10 +339,14 @@ class SpinStrings {
         n[5] = load_shifted(f, above);
       }
       const BitRegister spin = load_bits(mine + i);
-      store_bits(mine + i, model.update(spin, n, rule, [&](int k) {
+      const BitRegister next = model.update(spin, n, rule, [&](int k) {
         return load_bits(masks(lattice.mask_of_class[k], kMine) + i);
-      }));
+      });
+      store_bits(mine + i, next);
+      const bool is_whole = 64 * (i + kBitWords) <= n_;
+      turned.add(is_whole ? spin ^ next : (spin ^ next) & sites_at(i));
     }
+    return turned.total();
   }
 
   int64_t pairs_, row_, layer_, n_, n_words_, stride_, reach_, halo_;

@@ -27,7 +27,8 @@ PF_HD double sweep_nanoseconds(const LatticeShape& shape, int64_t n_steps) {
 
 template <class Model, class U>
 static void sweep_groups(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                         int64_t n_steps, const SpinSums<U>& sums, const Place& place) {
+                         int64_t n_steps, const SpinSums<U>& sums, const TurnedShares& shares,
+                         const Place& place) {
   const bool adds_up = sums.wanted();
   const int n_masks = model.n_masks();
   const int64_t bytes = SpinGroup<Model>(s.shape, n_masks, nullptr).bytes(adds_up);
@@ -41,8 +42,10 @@ static void sweep_groups(const Spins<U>& s, const Model& model, const NoiseSourc
     group.load(s.lattice(first), count);
     if (adds_up) group.begin_counts();
     for (int64_t k = 0; k < n_steps; ++k) {
+      uint8_t turned[64];
       group.sweep(model, parameters, noise, noise.chain_offset + static_cast<uint64_t>(first),
-                  count, static_cast<uint64_t>(k));
+                  count, static_cast<uint64_t>(k), turned);
+      for (int l = 0; shares.wanted() && l < count; ++l) shares.add(first + l, turned[l]);
       if (!adds_up) continue;
       group.count();
       if (!are_due(sums, k, n_steps, group.n_counted())) continue;
@@ -59,7 +62,8 @@ static void sweep_groups(const Spins<U>& s, const Model& model, const NoiseSourc
 // Threads take lattices, or, where there are few and each is large, slabs of one after another.
 template <bool kOddPairs, class Model, class U>
 static void sweep_strings(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                          int64_t n_steps, const SpinSums<U>& sums, const Place& place) {
+                          int64_t n_steps, const SpinSums<U>& sums, const TurnedShares& shares,
+                          const Place& place) {
   using Strings = SpinStrings<Model, kOddPairs>;
   const bool adds_up = sums.wanted();
   const int n_masks = model.n_masks();
@@ -80,9 +84,10 @@ static void sweep_strings(const Spins<U>& s, const Model& model, const NoiseSour
                      strings.load(s.lattice(i));
                      if (adds_up) strings.begin_counts();
                      for (int64_t k = 0; k < n_steps; ++k) {
-                       strings.sweep(model, lattice, noise,
-                                     noise.chain_offset + static_cast<uint64_t>(i),
-                                     static_cast<uint64_t>(k), inside);
+                       const int64_t turned = strings.sweep(
+                           model, lattice, noise, noise.chain_offset + static_cast<uint64_t>(i),
+                           static_cast<uint64_t>(k), inside);
+                       if (shares.wanted()) shares.add(i, turned);
                        if (!adds_up) continue;
                        strings.count(inside);
                        if (!are_due(sums, k, n_steps, strings.n_counted())) continue;
@@ -100,13 +105,14 @@ static void sweep_strings(const Spins<U>& s, const Model& model, const NoiseSour
 // n_steps sweeps of every lattice; no bit depends on the way.
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& noise,
-                        int64_t n_steps, const SpinSums<U>& sums, void*, const Place& place) {
+                        int64_t n_steps, const SpinSums<U>& sums, const TurnedShares& shares, void*,
+                        const Place& place) {
   if (s.shape.n_sites < 256) {  // strings of bits must fill a word
-    sweep_groups(s, model, noise, n_steps, sums, place);
+    sweep_groups(s, model, noise, n_steps, sums, shares, place);
   } else if (s.shape.size[s.shape.n_dims - 1] % 4 != 0) {
-    sweep_strings<true>(s, model, noise, n_steps, sums, place);
+    sweep_strings<true>(s, model, noise, n_steps, sums, shares, place);
   } else {
-    sweep_strings<false>(s, model, noise, n_steps, sums, place);
+    sweep_strings<false>(s, model, noise, n_steps, sums, shares, place);
   }
 }
 

@@ -16,8 +16,19 @@ constexpr int kWarp = 32;
 // Bit i is that of the warp's lane i.
 #if defined(__CUDA_ARCH__) || defined(PF_EMULATOR)
 PF_HD uint32_t bits_of_warp(bool mine) { return __ballot_sync(kWholeWarp, mine); }
+PF_HD uint32_t n_set(uint32_t bits) { return static_cast<uint32_t>(__popc(bits)); }
+// Of the warp's lanes; lane 0 has it.
+PF_HD uint32_t sum_of_warp(uint32_t mine) {
+  PF_UNROLL
+  for (unsigned away = kWarp / 2; away > 0; away /= 2) {
+    mine += __shfl_down_sync(kWholeWarp, mine, away);
+  }
+  return mine;
+}
 #else
 PF_HD uint32_t bits_of_warp(bool mine) { return mine; }
+PF_HD uint32_t n_set(uint32_t bits) { return bits; }
+PF_HD uint32_t sum_of_warp(uint32_t mine) { return mine; }
 #endif
 
 // Rows of sites as words of bits: the lowest bit of a word is its first site, and each row begins
@@ -111,7 +122,8 @@ class BitRows {
   int last_bit_;
 };
 
-// One lattice: its law and planes of words, fewer than 2^32 words in all. Two planes hold spins,
+// One lattice: its law, how many of its spins a sweep has turned over, and planes of words, fewer
+// than 2^32 words in all. Two planes hold spins,
 // before a sweep and between its halves, one the comparisons with each threshold, and where sums
 // are wanted eight the binary digits of how often a spin was up.
 template <class Model>
@@ -119,7 +131,7 @@ class SpinBits {
   static constexpr int kDims = Model::kDims, kDigits = 8;
   static constexpr int64_t kLawBytes = 192;
   using Law = typename Model::Lattice;
-  static_assert(sizeof(Law) <= kLawBytes, "the law fits");
+  static_assert(sizeof(Law) <= kLawBytes - 8, "the law fits, and what has turned over");
 
  public:
   using Rows = BitRows<kDims>;
@@ -138,6 +150,7 @@ class SpinBits {
         n_masks_(static_cast<uint32_t>(n_masks)),
         words_(rows_.words()),
         law_(static_cast<Law*>(memory)),
+        turned_(reinterpret_cast<int64_t*>(static_cast<char*>(memory) + kLawBytes) - 1),
         planes_(reinterpret_cast<uint32_t*>(static_cast<char*>(memory) + kLawBytes)) {}
 
   PF_HD uint32_t words() const { return words_; }
@@ -150,6 +163,7 @@ class SpinBits {
   }
 
   PF_HD void make_law(const Model& model, int64_t lattice) const {
+    if (thread() == 0) *turned_ = 0;
     if (thread() < Model::kClasses) model.put_class(lattice, static_cast<int>(thread()), *law_);
   }
   template <class U>
@@ -183,14 +197,26 @@ class SpinBits {
       });
     }
   }
-  // n_counted: how many states have been counted with this one, or 0 where none is.
-  PF_HD void second_half(const Model& model, int n_counted, const Part& part) const {
+  // n_counted: how many states have been counted with this one, or 0 where none is. Returns how
+  // many spins the sweep has turned over in the words of all lanes of the warp, of which lane 0
+  // knows.
+  PF_HD uint32_t second_half(const Model& model, int n_counted, const Part& part) const {
     const Update update(*this, model);
+    uint32_t turned = 0;
     rows_.each(part, [&](const Word& w) {
       const uint32_t bits = update(between(), w, 1);
+      turned += n_set(bits ^ planes_[before() + w.index]);
       planes_[before() + w.index] = bits;
       if (n_counted > 0) count(w, bits, n_counted == 1);
     });
+    return sum_of_warp(turned);
+  }
+  // Adds up what all have turned over in a sweep, and once they have, gives it to the acceptances.
+  PF_HD void add_turned(uint32_t n) const { atomic_add(turned_, int64_t{n}); }
+  PF_HD void settle_turned(const TurnedShares& shares, int64_t lattice) const {
+    if (thread() != 0 || !shares.wanted()) return;
+    shares.add(lattice, *turned_);
+    *turned_ = 0;
   }
   template <bool kCloses, class U>
   PF_HD void add_counts(const SpinSums<U>& sums, int64_t lattice, int n_counted,
@@ -316,6 +342,7 @@ class SpinBits {
   Rows rows_;
   uint32_t n_masks_, words_;
   Law* law_;
+  int64_t* turned_;
   uint32_t* planes_;
 };
 

@@ -50,11 +50,14 @@ PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int64_t n_steps, int n_co
   return n_counted == SpinBits<Model>::kMostCounted || k + 1 == n_steps || sums.closes(k);
 }
 
+PF_HD bool leads_warp() { return thread_in_block() % kWarp == 0; }
+
 // ---- a lattice a block, in shared memory
 
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, SpinSums<U> sums) {
+spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, TurnedShares shares,
+             SpinSums<U> sums) {
   const SpinBits<Model> bits(s.shape, model.n_masks(), shared_memory());
   const auto mine = bits.of_thread(0, bits.words()), of_warp = bits.of_warp(0, bits.words());
   const int64_t lattice = block_in_grid();
@@ -68,8 +71,10 @@ spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, SpinSum
     bits.first_half(model, noise.key, chain, noise.entry(k), mine);
     sync_block();
     if (sums.wanted()) ++n_counted;
-    bits.second_half(model, n_counted, mine);
+    const uint32_t turned = bits.second_half(model, n_counted, mine);
+    if (shares.wanted() && leads_warp()) bits.add_turned(turned);
     sync_block();
+    bits.settle_turned(shares, lattice);
     if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
     if (sums.closes(k)) {
       bits.template add_counts<true>(sums, lattice, n_counted, of_warp);
@@ -112,18 +117,29 @@ pack_kernel(SpinSpace space, Spins<U> s, Model model) {
 }
 template <class Model>
 PF_KERNEL(kSpinThreads)
-first_half_kernel(SpinSpace space, LatticeShape shape, Model model, SweepNoise noise, int64_t k) {
+first_half_kernel(SpinSpace space, LatticeShape shape, Model model, TurnedShares shares,
+                  SweepNoise noise, int64_t k) {
   with_words(space, shape, model,
              [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               if (begin == 0 && k > 0) bits.settle_turned(shares, lattice);  // of the sweep before
                bits.first_half(model, noise.key, noise.chain(lattice), noise.entry(k),
                                bits.of_thread(begin, end));
              });
 }
+// Its shared memory is for one number: blocks add theirs to their lattice's one by one.
 template <class Model>
 PF_KERNEL(kSpinThreads)
-second_half_kernel(SpinSpace space, LatticeShape shape, Model model, int n_counted) {
+second_half_kernel(SpinSpace space, LatticeShape shape, Model model, bool counts_turned,
+                   int n_counted) {
   with_words(space, shape, model, [&](int64_t, const auto& bits, uint32_t begin, uint32_t end) {
-    bits.second_half(model, n_counted, bits.of_thread(begin, end));
+    uint32_t* of_block = static_cast<uint32_t*>(shared_memory());
+    if (thread_in_block() == 0) *of_block = 0;
+    sync_block();
+    const uint32_t turned = bits.second_half(model, n_counted, bits.of_thread(begin, end));
+    if (!counts_turned) return;
+    if (leads_warp()) atomic_add(of_block, turned);
+    sync_block();
+    if (thread_in_block() == 0) bits.add_turned(*of_block);
   });
 }
 template <bool kCloses, class Model, class U>
@@ -136,17 +152,18 @@ counts_kernel(SpinSpace space, LatticeShape shape, Model model, SpinSums<U> sums
 }
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-unpack_kernel(SpinSpace space, Spins<U> s, Model model) {
+unpack_kernel(SpinSpace space, Spins<U> s, TurnedShares shares, Model model) {
   with_words(space, s.shape, model,
              [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               if (begin == 0) bits.settle_turned(shares, lattice);
                bits.unpack(s, s.lattice(lattice), bits.of_warp(begin, end));
              });
 }
 
 template <class Model, class U>
 static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource& source,
-                        int64_t n_steps, const SpinSums<U>& sums, void* workspace,
-                        const Place& place) {
+                        int64_t n_steps, const SpinSums<U>& sums, const TurnedShares& shares,
+                        void* workspace, const Place& place) {
   const SweepNoise noise(source);
   const int64_t words = BitRows<Model::kDims>::words(s.shape);
   const int64_t bytes = SpinBits<Model>::bytes(s.shape, model.n_masks(), sums.wanted());
@@ -154,7 +171,7 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
     const int64_t turns = (words + kSpinThreads - 1) / kSpinThreads;
     const int threads = static_cast<int>((words + turns * kWarp - 1) / (turns * kWarp)) * kWarp;
     launch(place, s.n_lattices, threads, bytes, spins_kernel<Model, U>, s, model, noise, n_steps,
-           sums);
+           shares, sums);
     return;
   }
   // Where there are words enough for all of a GPU, a thread takes some.
@@ -163,21 +180,22 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
   const int64_t blocks = (words + words_a_block - 1) / words_a_block;
   const SpinSpace space{static_cast<char*>(workspace), bytes, blocks,
                         static_cast<uint32_t>(words_a_block)};
+  constexpr int64_t kSharedBytes = 16;  // of which one kernel uses some
   const auto run = [&](auto* kernel, const auto&... args) {
-    launch(place, s.n_lattices * blocks, kSpinThreads, 0, kernel, space, args...);
+    launch(place, s.n_lattices * blocks, kSpinThreads, kSharedBytes, kernel, space, args...);
   };
   run(pack_kernel<Model, U>, s, model);
   int n_counted = 0;
   for (int64_t k = 0; k < n_steps; ++k) {
-    run(first_half_kernel<Model>, s.shape, model, noise, k);
+    run(first_half_kernel<Model>, s.shape, model, shares, noise, k);
     if (sums.wanted()) ++n_counted;
-    run(second_half_kernel<Model>, s.shape, model, n_counted);
+    run(second_half_kernel<Model>, s.shape, model, shares.wanted(), n_counted);
     if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
     run(sums.closes(k) ? counts_kernel<true, Model, U> : counts_kernel<false, Model, U>, s.shape,
         model, sums, n_counted);
     n_counted = 0;
   }
-  run(unpack_kernel<Model, U>, s, model);
+  run(unpack_kernel<Model, U>, s, shares, model);
 }
 
 }  // namespace pf::PF_BACKEND

@@ -36,7 +36,10 @@ PF_HD double of_lane(double x, int lane) { return __shfl_sync(0xffffffffu, x, la
 PF_HD uint32_t atomic_add(uint32_t* at, uint32_t n) { return atomicAdd(at, n); }
 PF_HD uint32_t atomic_min(uint32_t* at, uint32_t n) { return atomicMin(at, n); }
 PF_HD uint32_t atomic_exchange(uint32_t* at, uint32_t n) { return atomicExch(at, n); }
-PF_HD void atomic_count(int64_t* at) { atomicAdd(reinterpret_cast<unsigned long long*>(at), 1ull); }
+PF_HD void atomic_add(int64_t* at, int64_t n) {
+  atomicAdd(reinterpret_cast<unsigned long long*>(at), static_cast<unsigned long long>(n));
+}
+PF_HD void atomic_count(int64_t* at) { atomic_add(at, 1); }
 PF_HD void atomic_min(int64_t* at, int64_t n) {
   atomicMin(reinterpret_cast<long long*>(at), static_cast<long long>(n));
 }
@@ -55,6 +58,7 @@ PF_HD double of_lane(double x, int) { return x; }
 PF_HD uint32_t atomic_add(uint32_t*, uint32_t) { return 0; }
 PF_HD uint32_t atomic_min(uint32_t*, uint32_t) { return 0; }
 PF_HD uint32_t atomic_exchange(uint32_t*, uint32_t) { return 0; }
+PF_HD void atomic_add(int64_t*, int64_t) {}
 PF_HD void atomic_count(int64_t*) {}
 PF_HD void atomic_min(int64_t*, int64_t) {}
 PF_HD void atomic_max(int64_t*, int64_t) {}

@@ -24,6 +24,26 @@ struct Spins {
   PF_HD bool is_up(U word) const { return word >> (sizeof(U) * 8 - 1) == 0; }
 };
 
+// The acceptances of sweeps: the share of a lattice's spins that each turns over.
+class TurnedShares {
+ public:
+  TurnedShares(const Tallies& t, const LatticeShape& shape)
+      : sum_(t.accepted),
+        squares_(t.accepted_squares),
+        n_sites_(static_cast<double>(shape.n_sites)) {}
+  PF_HD bool wanted() const { return sum_ != nullptr; }
+  // Takes in a sweep that turned n spins over.
+  PF_HD void add(int64_t lattice, int64_t n) const {
+    const double share = static_cast<double>(n) / n_sites_;
+    sum_[lattice] += share;
+    squares_[lattice] += share * share;
+  }
+
+ private:
+  double *sum_, *squares_;
+  double n_sites_;
+};
+
 // The streaming sums of fields of spins, whose shift is a state: a spin is at it or 2 away.
 template <class U>
 class SpinSums {

@@ -155,6 +155,8 @@ def ising(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    accepted: Tensor | None,
+    accepted_squares: Tensor | None,
     moments: Moments | None,
     steps_done: int,
     workspace: Callable[[Tensor, int], Tensor],

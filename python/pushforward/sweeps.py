@@ -78,6 +78,13 @@ class LatticeKernel(Kernel):
         return self.moves
 
 
+@dataclass(frozen=True, eq=False)
+class SpinFlips(LatticeKernel):
+    """Metropolis of spins, whose acceptance is the share of them that a sweep turns over."""
+
+    accepts: ClassVar[bool] = True
+
+
 class SiteMoves(LatticeKernel):
     """Metropolis moves of the sites of phi^4 fields, whose width a warm-up finds."""
 
@@ -131,6 +138,8 @@ def as_kernel(kernel: Any, target: Target) -> Kernel:
         return kernel
     if isinstance(kernel, lattice.Metropolis) and isinstance(target, lattice.Phi4):
         return SiteMoves(kernel)
+    if isinstance(kernel, lattice.Metropolis) and isinstance(target, lattice.Ising):
+        return SpinFlips(kernel)
     moves = (lattice.Metropolis, lattice.HeatBath, lattice.Wolff, lattice.SwendsenWang)
     if isinstance(kernel, moves) and not isinstance(target, NamedTarget):
         return LatticeKernel(kernel)
@@ -180,10 +189,13 @@ def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
 
 def _ising(*, heat_bath: bool) -> Sweeps:
     def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
+        counts = state.counts
         sweep(
             state.x,
             cast("lattice.Ising", state.target),  # as checked at the beginning
             heat_bath=heat_bath,
+            accepted=None if heat_bath else counts.accepted,
+            accepted_squares=None if heat_bath else counts.accepted_squares,
             moments=state.moments,
             steps_done=steps_done,
             **_steps(state, first_step, n_steps),

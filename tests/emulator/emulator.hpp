@@ -177,6 +177,8 @@ T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize,
   return emulator::shuffle(emulator::Op::kShflUp, mask, value, int(delta), width, site);
 }
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline unsigned __ballot_sync(unsigned mask, int predicate,
                               emulator::Site site = emulator::Site::here()) {
   const uint64_t bit = predicate != 0;

@@ -46,7 +46,7 @@ def masks(dims, symmetric, heat_bath):
 class Sweeps:
     """The calls of sweep_spins in csrc/backend/cuda_spins.cuh on a state, in place."""
 
-    def __init__(self, x, law, *, no_field, heat_bath, offset, moments):
+    def __init__(self, x, law, *, no_field, heat_bath, offset, accepted, moments):
         self.call, self.moments = Call(x.dtype), moments
         shape = x.shape[1:]
         self.dims, self.n, self.sites = len(shape), len(x), shape.numel()
@@ -71,6 +71,9 @@ class Sweeps:
         self.bytes = LAW_BYTES + -(-planes * self.words // 2) * 8
         sums = [*map(self.call.at, moments[:5]), moments.batch] if moments else []
         self.sums = functor(S["Moments"](*sums), c_int64(DONE), self.spins)
+        self.counts_turned = accepted is not None
+        pointers = (0, 0) if accepted is None else map(self.call.at, accepted)
+        self.shares = functor(*map(c_uint64, pointers), ctypes.c_double(self.sites))
 
     def entry(self, name, *, of_words=True):
         types = f"IsingModel<{self.dims}>" + (f", {self.word}>" if of_words else " >")
@@ -80,7 +83,7 @@ class Sweeps:
         """A block a lattice."""
         turns = -(-self.words // THREADS)
         block = -(-self.words // (turns * 32)) * 32
-        before = [self.spins, self.model, self.noise, c_int64(n_steps)]
+        before = [self.spins, self.model, self.noise, c_int64(n_steps), self.shares]
         run = self.entry("spins_kernel<")
         self.call.launch(run, self.n, before, self.sums, shared=self.bytes, block=block)
 
@@ -95,22 +98,24 @@ class Sweeps:
 
         def run(kernel, *arguments):
             *before, last = arguments
-            self.call.launch(kernel, self.n * blocks, [space, *before], last, block=THREADS)
+            self.call.launch(
+                kernel, self.n * blocks, [space, *before], last, shared=16, block=THREADS
+            )
 
         run(self.entry("pack_kernel<"), self.spins, self.model)
         first = self.entry("first_half_kernel<", of_words=False)
         second = self.entry("second_half_kernel<", of_words=False)
         counted = 0
         for k in range(n_steps):
-            run(first, self.shape, self.model, self.noise, c_int64(k))
+            run(first, self.shape, self.model, self.shares, self.noise, c_int64(k))
             counted += self.moments is not None
-            run(second, self.shape, self.model, c_int32(counted))
+            run(second, self.shape, self.model, c_bool(self.counts_turned), c_int32(counted))
             closes = self.moments is not None and (DONE + k + 1) % self.moments.batch == 0
             if self.moments is not None and (closes or counted == 255 or k + 1 == n_steps):
                 counts = self.entry(f"counts_kernel<{str(closes).lower()}, ")
                 run(counts, self.shape, self.model, self.sums, c_int32(counted))
                 counted = 0
-        run(self.entry("unpack_kernel<"), self.spins, self.model)
+        run(self.entry("unpack_kernel<"), self.spins, self.shares, self.model)
 
 
 def check(shape, dtype, *, no_field, heat_bath, n_steps, batch=0, words_a_block=None):
@@ -132,19 +137,26 @@ def check(shape, dtype, *, no_field, heat_bath, n_steps, batch=0, words_a_block=
             start.flip(0).contiguous(), *sums, None, batch
         ) if batch else None
 
-    x, moments = ours = state()
+    def shares():
+        return None if heat_bath else torch.full((2, n), 0.25, dtype=torch.float64)
+
+    (x, moments), accepted = ours, our_shares = state(), shares()
     ising_sweeps(
         x, **law, **how, seed=SEED, first_step=FIRST, n_steps=n_steps, chain_offset=offset,
         moments=moments, steps_done=DONE,
+        **({} if heat_bath else {"accepted": accepted[0], "accepted_squares": accepted[1]}),
     )  # fmt: skip
-    x, moments = theirs = state()
-    sweeps = Sweeps(x, law, **how, offset=offset, moments=moments)
+    (x, moments), accepted = theirs, their_shares = state(), shares()
+    sweeps = Sweeps(x, law, **how, offset=offset, accepted=accepted, moments=moments)
     if words_a_block is None:
         sweeps.in_shared_memory(n_steps)
     else:
         sweeps.in_workspace(n_steps, words_a_block)
     assert not same(x, start)
     assert same(ours[0], x)
+    if not heat_bath:
+        assert (our_shares > 0.25).all()
+        assert same(our_shares, their_shares)
     if batch:
         assert all(same(a, b) for a, b in zip(ours[1][1:5], theirs[1][1:5], strict=True))
 

@@ -80,15 +80,22 @@ def ising_sweeps(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    accepted: Tensor | None = None,
+    accepted_squares: Tensor | None = None,
     moments: Moments | None = None,
     steps_done: int = 0,
 ) -> None:
     """Take ``n_steps`` checkerboard sweeps of the Ising model in place.
 
-    ``no_field`` says that every field is zero, which spares comparisons. The streaming sums
-    ``moments``, whose shift is a state, take every sweep after ``steps_done`` recorded ones.
+    ``no_field`` says that every field is zero, which spares comparisons. ``accepted``, float64
+    ``(n_lattices,)``, is incremented by the share of the spins that turned over in each sweep, and
+    ``accepted_squares`` by its square; not for a heat bath. The streaming sums ``moments``, whose
+    shift is a state, take every sweep after ``steps_done`` recorded ones.
     """
-    run = (temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset)
+    run = (
+        temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset, accepted,
+        accepted_squares,
+    )  # fmt: skip
     if is_plain(x):
         _sweep(x, run, moments, steps_done)
         return
@@ -212,7 +219,7 @@ _SUMS = (
 _NO_SUMS: tuple[Any, ...] = (None, None, None, None, None, None, 0, 0)
 library.define(
     "ising_sweeps_(Tensor(a!) x, Tensor temperature, Tensor field, bool no_field, bool heat_bath, "
-    f"{_STEPS}, {_SUMS}) -> ()"
+    f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, {_SUMS}) -> ()"
 )
 library.define(
     f"ising_clusters_(Tensor(a!) x, Tensor temperature, Tensor field, bool wolff, {_STEPS}) -> ()"
@@ -234,17 +241,20 @@ def _split(arguments: tuple[Any, ...], n: int) -> tuple[tuple[Any, ...], Moments
 
 @implement("ising_sweeps_")
 def _ising_sweeps(x: Tensor, *arguments: Any) -> None:
-    _sweep(x, *_split(arguments, 8))
+    _sweep(x, *_split(arguments, 10))
 
 
 def _sweep(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int) -> None:
-    temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset = run
     check_device(x.device, "x")
+    (
+        temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset, accepted,
+        accepted_squares,
+    ) = run  # fmt: skip
     _native.ising(
         x, temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset,
-        moments, steps_done, _workspace, threads(),
+        accepted, accepted_squares, moments, steps_done, _workspace, threads(),
     )  # fmt: skip
-    changed(x, moments=moments)
+    changed(x, accepted, accepted_squares, moments=moments)
 
 
 @implement("ising_clusters_")
