@@ -39,9 +39,15 @@ def _sibling_rank(cpu: int) -> int:
 
 
 def _cpu_model() -> str:
+    """Return the processor's name, with the numbers of its generation where a name hides that."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    text = info.read_text() if info.exists() else ""
+    facts = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+?)\s*$", text, re.M))
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    if "cpu family" not in facts or "model" not in facts:
+        return facts["model name"]
+    return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
 
 
 def _installed(package: str) -> str:
@@ -100,7 +106,7 @@ class Load:
 def device(described: Mapping[str, Any]) -> str:
     """Return the name of what a record was measured on: a GPU, or a CPU at the level it runs.
 
-    Processors of several generations may go by one name.
+    Where no generation is known, the level tells some apart that go by one name.
     """
     name = str(described["CPU"])
     return name if "host" in described else f"{name}, level {described['CPU level']}"

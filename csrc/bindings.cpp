@@ -154,7 +154,7 @@ void pool(py::handle x, py::handle n_steps, py::handle n_left_out, py::handle mo
                     static_cast<double*>(var_out.data)});
 }
 
-// What is written may be memory of the moments; `open_batch` may be None.
+// What is written may be sum, sum_of_squares and sum_at_batch; `open_batch` may be None.
 void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares,
             py::handle open_batch, int n_threads) {
   const Shaped s(x, "x", true);

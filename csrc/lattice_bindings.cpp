@@ -168,6 +168,7 @@ class LatticeOutputs {
     t.must_be_with(state_);
     t.must_have_numel(state_.n_chains(), "one value a lattice");
     t.must_not_overlap(state_, false);
+    for (size_t i = 0; i + 1 < tensors_.size(); ++i) t.must_not_overlap(tensors_[i], false);
     return t;
   }
   double* sum(py::handle tensor, const char* name) {

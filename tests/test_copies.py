@@ -50,3 +50,12 @@ def test_laws_of_lattices(way):
     x = torch.ones(2, 4, 4)
     for law in (field, spins):
         assert torch.equal(way(law).log_density(x), law.log_density(x))
+
+
+def test_pickled_chains_hold_their_sums_once():
+    chains = pf.sample(LAW, pf.MALA(0.3), torch.zeros(5000, 2), n_steps=21, store="stats", seed=1)
+    again = pickle.loads(pickle.dumps(chains))
+    assert torch.equal(again.rhat, chains.rhat)
+    assert torch.equal(again.mcse, chains.mcse)
+    sums = 6 * 5000 * 2 * 8
+    assert len(pickle.dumps(chains)) < 2 * sums

@@ -169,3 +169,16 @@ def test_an_interrupted_run_has_the_sums_of_a_shorter_one():
     assert long.interrupted
     assert torch.equal(long.mean, short.mean)
     assert torch.equal(long.var, short.var)
+
+
+def test_totals_in_place_and_of_batches():
+    law = pf.targets.Gaussian(torch.zeros(2), scale=torch.ones(2))
+    start = pf.random.normal(33, 2, seed=2, dtype=torch.float64)
+    moments = begun(start, 5)
+    run("mala", start.clone(), law, moments, (), step_size=0.5, beta=1.0)
+    expected = *totals(moments), totals(moments)[0] - moments.sum_at_batch
+    found = moments.sum, moments.sum_of_squares, moments.sum_at_batch
+    _ops.totals(start, moments, *found)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with pytest.raises(ValueError, match="moments: expected seven parts"):
+        _ops.totals(start, moments[:3], *found)

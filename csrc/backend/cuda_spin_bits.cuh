@@ -123,9 +123,9 @@ class BitRows {
 };
 
 // One lattice: its law, how many of its spins a sweep has turned over, and planes of words, fewer
-// than 2^32 words in all. Two planes hold spins,
-// before a sweep and between its halves, one the comparisons with each threshold, and where sums
-// are wanted eight the binary digits of how often a spin was up.
+// than 2^32 words in all. Two planes hold spins, before a sweep and between its halves, one the
+// comparisons with each threshold, and where sums are wanted eight the binary digits of how often a
+// spin was up.
 template <class Model>
 class SpinBits {
   static constexpr int kDims = Model::kDims, kDigits = 8;

@@ -93,9 +93,9 @@ struct TotalsOfNumber {
       sum += terms.sum;
       squares += terms.squares;
     }
+    if (p.open_batch != nullptr) p.open_batch[i] = sum - p.moments.sum_at_batch[i];
     p.sum[i] = sum;
     p.sum_of_squares[i] = squares;
-    if (p.open_batch != nullptr) p.open_batch[i] = sum - p.moments.sum_at_batch[i];
   }
 
  private:

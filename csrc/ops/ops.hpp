@@ -147,8 +147,8 @@ struct PoolParams {
 };
 
 // The sums of all states, those of the open group too, to `sum` and `sum_of_squares`, and to
-// `open_batch`, unless it is null, that of the steps after the last complete batch. All of these
-// may be memory of the moments.
+// `open_batch`, unless it is null, that of the steps after the last complete batch. These may be
+// sum, sum_of_squares and sum_at_batch of the moments.
 struct TotalsParams {
   Dtype dtype;
   Place place;

@@ -38,7 +38,7 @@ class Chains:
         var: variance likewise.
         kernel: the kernel with what a warm-up found and what it needs to go on.
         accept_rate: each chain's mean acceptance probability ``min(1, r)`` over the steps after the
-            burn-in, float64 ``(n_chains,)``; None for kernels that refuse nothing. Of
+            burn-in, float64 ``(n_chains,)``; None for kernels that count none. Of
             :class:`pushforward.lattice.Metropolis` it is the share of the sites that moved.
         accept_var: variance of that probability from step to step, likewise.
         n_nonfinite: how often each chain's step after the warm-up left the finite numbers and was

@@ -15,9 +15,18 @@ __all__ = ["Interrupt", "deferred_interrupt"]
 class Interrupt:
     """Whether Ctrl-C was pressed, and whose handler was there before ours."""
 
-    def __init__(self, before: Any) -> None:
+    def __init__(self, before: Any = None) -> None:
         self.before = before
         self.pressed = False
+        self._holds = False
+
+    def hold(self) -> None:
+        """Let no Ctrl-C raise: the state is being changed, and what is counted with it."""
+        self._holds = True
+
+    def release(self) -> None:
+        """Let a second Ctrl-C raise again: the state is whole."""
+        self._holds = False
 
     def is_set(self) -> bool:
         """Whether to end the run."""
@@ -25,7 +34,7 @@ class Interrupt:
 
     def handle(self, number: int, frame: Any) -> None:
         """Note the first Ctrl-C; a second one, for a target that never returns, raises at once."""
-        if self.pressed:
+        if self.pressed and not self._holds:
             raise KeyboardInterrupt
         self.pressed = True
 

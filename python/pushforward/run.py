@@ -174,9 +174,12 @@ class Run:
         return self.recorder.room() if self.recorder is not None else plan.total - at
 
     def first_chunk(self) -> int:
-        """Return how many steps to begin with: a group of streaming sums if that is soon done."""
+        """Return how many steps to begin with: a group of streaming sums if that is soon done.
+
+        A step may take some times as long as what it evaluates.
+        """
         sums = None if self.recorder is None else self.recorder.sums
-        quick = _ops.GROUP * self.kernel.evaluations * self._evaluation < pacing.SECONDS
+        quick = 4 * _ops.GROUP * self.kernel.evaluations * self._evaluation < pacing.SECONDS
         return _ops.GROUP if sums is not None and sums.in_groups and quick else 1
 
     def whole_groups(self, n: int) -> int:
@@ -194,16 +197,20 @@ class Run:
                 self._adapt(self._warm_up)
         else:
             self._take(n)
+        self.state.interrupt.release()
 
     def _take(self, n: int) -> None:
         sweeps = native_sweeps(self.kernel, self.target)
+        if sweeps is None and not self.native:
+            for _ in range(n):
+                self.state.interrupt.release()  # what comes first is the target, or a proposal
+                self._advance_torch()
+            return
+        self.state.interrupt.hold()
         if sweeps is not None:
             self._advance_sweeps(sweeps, n)
-        elif self.native:
-            self._advance_native(n)
         else:
-            for _ in range(n):
-                self._advance_torch()
+            self._advance_native(n)
 
     def _adapt(self, warm_up: WarmUp) -> None:
         before = self.state.counts.accepted.clone()
@@ -261,6 +268,7 @@ class Run:
         if isinstance(self.kernel, Metropolised) and "log_density" not in self.state.memory:
             self.kernel.begin(self.state)
         if self.graph is not None:
+            self.state.interrupt.hold()
             value = self.graph.step(self.next_step)
         else:
             value = self.kernel.step(self.state, self.next_step)

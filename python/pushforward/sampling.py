@@ -191,6 +191,7 @@ def sample(
     bar = progress_bar(progress, total=plan.total)
     done = False
     with torch.no_grad(), deferred_interrupt() as interrupt, bar:
+        run.state.interrupt = interrupt
         try:
             resume.load(run, target, kernel, x, store)
             bar.update(run.position)

@@ -72,8 +72,10 @@ class StreamingSums:
         return _ops.totals(self._x, m, torch.empty_like(m.sum), torch.empty_like(m.sum))
 
     def finish(self) -> None:
-        """Take in the group that is open, since no step will."""
+        """Take in the group that is open, since no step will. What batches need is used up."""
         m = self.moments
+        if self._open_batch is not None:
+            return
         if self.in_groups:
             _ops.totals(self._x, m, m.sum, m.sum_of_squares, m.sum_at_batch)
         else:

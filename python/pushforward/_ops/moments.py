@@ -90,7 +90,8 @@ def totals(
 
     Args:
         x: the state ``(n_chains, *event)``.
-        moments: the streaming sums; what is written may be theirs.
+        moments: the streaming sums; the others may be their ``sum``, ``sum_of_squares`` and
+            ``sum_at_batch``.
         total: float64, like ``x``, as are the others.
         squares: for the sum of squares.
         open_batch: for the sum over the steps after the last complete batch, if it is wanted.

@@ -97,6 +97,11 @@ class Tallies:
     n_valid: Tensor | None = None
     half_valid: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies hold what they need: the sums of a run are parts of one block of memory."""
+        parts = vars(self).items()
+        return {k: v.clone() if isinstance(v, Tensor) else v for k, v in parts}
+
     def __post_init__(self) -> None:
         for name, least in (("n_steps", 2), ("half_steps", 1), ("batch", 1)):
             object.__setattr__(self, name, _ops.count(getattr(self, name), name, least))

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pushforward import _ops
+from pushforward.interrupts import Interrupt
 from pushforward.targets import NativeTarget, Target
 from pushforward.targets.base import number
 from pushforward.targets.torch_targets import evaluate
@@ -41,6 +42,7 @@ class State:
             as nonfinite.
         good: where a torch target did not raise, like ``x``, once it was evaluated: rows that
             stand in for others while those that raise are looked for.
+        interrupt: is held from the change of ``x`` until the run has taken in the step.
 
     """
 
@@ -53,6 +55,7 @@ class State:
     memory: dict[str, Tensor] = field(default_factory=dict)
     raised: Tensor | None = None
     good: Tensor | None = None
+    interrupt: Interrupt = field(default_factory=Interrupt)
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
@@ -67,6 +70,7 @@ class State:
 
     def commit(self, proposed: Tensor) -> None:
         """Take proposals where they are finite."""
+        self.interrupt.hold()
         _ops.commit_(self.x, proposed, self.counts.n_nonfinite, self._sums)
 
     def accept(
@@ -85,6 +89,7 @@ class State:
         before = at.clone()
         if self.raised is not None:
             log_density = log_density.masked_fill(self.raised, torch.nan)  # refused, and counted
+        self.interrupt.hold()
         _ops.accept_(
             self.x,
             proposed.contiguous(),
