@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 import pushforward as pf
+from pushforward import _ops
 
 settings.register_profile(
     "default",
@@ -29,6 +30,23 @@ def ring_of_modes(n_modes=8, radius=4.0, scale=0.5):
     angle = torch.arange(n_modes, dtype=torch.float64) * (2 * math.pi / n_modes)
     means = radius * torch.stack((angle.cos(), angle.sin()), 1)
     return pf.targets.GaussianMixture(means, scales=torch.full((n_modes,), scale))
+
+
+_RING = ring_of_modes()
+RING = {"native": _RING, "torch": pf.Energy(lambda x: -_RING.torch_log_density(x))}
+
+
+@pytest.fixture(params=RING, ids=list(RING))
+def law(request):
+    return RING[request.param]
+
+
+def totals_of(moments):
+    """The streaming sums of all states, those of the open group too."""
+    if moments.open_group is None:
+        return moments.sum, moments.sum_of_squares
+    out = torch.empty_like(moments.sum), torch.empty_like(moments.sum)
+    return _ops.totals(torch.empty_like(moments.shift), moments, *out)
 
 
 class AsTorch:

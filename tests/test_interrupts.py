@@ -12,26 +12,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from conftest import ring_of_modes
-
-LAW = ring_of_modes()
-KERNEL = pf.Langevin(step_size=0.05)
-TARGETS = {"native": LAW, "torch": pf.Energy(lambda x: -LAW.torch_log_density(x))}
-
-
-@pytest.fixture(params=TARGETS, ids=list(TARGETS))
-def law(request):
-    return TARGETS[request.param]
-
-
-def start(n=37, seed=1):
-    return 4 * pf.random.normal(n, 2, seed=seed)
-
-
-def same(a, b):
-    return all(
-        torch.equal(getattr(a, name), getattr(b, name)) for name in ("x", "mean", "n_nonfinite")
-    )
+from ring_runs import KERNEL, LAW, TARGETS, same, start
 
 
 def test_callback_sees_the_state_and_stops_the_run(law):
@@ -175,6 +156,3 @@ def test_interrupt_handler_is_given_back():
     before = signal.getsignal(signal.SIGINT)
     pf.sample(LAW, KERNEL, start(), n_steps=1, seed=0)
     assert signal.getsignal(signal.SIGINT) is before
-
-
-# ---- chains that leave the finite numbers --------------------------------------------------------

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from conftest import totals_of
 from pushforward import _ops
 from pushforward._ops.arguments import BatchMoments
 from pushforward._ops.lattice import ising_sweeps, phi4_run
@@ -21,13 +22,6 @@ def begun(x, shift, batch, *, in_groups=True):
     if x.is_floating_point() and in_groups:
         group = torch.cat([*(s.flatten() for s in sums[4:]), x.new_full((len(x),), 2)]).to(x)
     return BatchMoments(shift, *sums[:4], group, batch)
-
-
-def totals_of(moments):
-    if moments.open_group is None:
-        return moments.sum, moments.sum_of_squares
-    out = torch.empty_like(moments.sum), torch.empty_like(moments.sum)
-    return _ops.totals(torch.empty_like(moments.shift), moments, *out)
 
 
 def expected_sums(moments, states, batch):

@@ -9,34 +9,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from conftest import ring_of_modes
-
-LAW = ring_of_modes()
-KERNEL = pf.Langevin(step_size=0.05)
-
-
-def torch_twin(law):
-    return pf.Energy(lambda x: -law.torch_log_density(x))
-
-
-TARGETS = {"native": LAW, "torch": torch_twin(LAW)}
-
-
-@pytest.fixture(params=TARGETS, ids=list(TARGETS))
-def law(request):
-    return TARGETS[request.param]
-
-
-def start(n=37, seed=1):
-    return 4 * pf.random.normal(n, 2, seed=seed)
-
-
-def same(a, b):
-    return all(
-        (getattr(a, f) is None and getattr(b, f) is None)
-        or torch.equal(getattr(a, f), getattr(b, f))
-        for f in ("x", "draws", "log_density", "mean", "var", "n_nonfinite")
-    )
+from ring_runs import KERNEL, LAW, TARGETS, same, start
 
 
 @pytest.mark.parametrize("thin", [1, 3, 7, 100])
@@ -221,6 +194,9 @@ def test_the_start_is_not_changed_and_seeds_are_recorded(law):
     assert same(a, b)
     assert same(a, c)
     assert not torch.equal(a.x, pf.sample(law, KERNEL, x, n_steps=3).x)
+
+
+# ---- chains that leave the finite numbers --------------------------------------------------------
 
 
 def test_a_diverging_chain_poisons_no_other(law):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from conftest import totals_of
 from pushforward import _ops
 from pushforward._ops.arguments import BatchMoments
 
@@ -41,17 +42,8 @@ def by_definition(moments, states, counted, batch):
     return total[-1], off.square().sum(0), at_batch, grown.square().sum(0)
 
 
-def totals(moments):
-    out = torch.empty_like(moments.sum), torch.empty_like(moments.sum)
-    return _ops.totals(torch.empty_like(moments.shift), moments, *out)
-
-
 def all_sums(moments):
-    return (
-        *totals(moments),
-        moments.sum_at_batch,
-        moments.batch_squares,
-    )
+    return *totals_of(moments), moments.sum_at_batch, moments.batch_squares
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -105,8 +97,8 @@ def test_sums_without_an_open_group_take_each_step_alone():
     run("mala", start.clone(), law, grouped, (), step_size=0.5, beta=1.0)
     off = states - each.shift
     assert torch.allclose(each.sum, off.sum(0), rtol=1e-13)
-    assert torch.allclose(totals(each)[0], totals(grouped)[0], rtol=1e-13)
-    assert torch.allclose(totals(each)[1], totals(grouped)[1], rtol=1e-13)
+    assert torch.allclose(totals_of(each)[0], totals_of(grouped)[0], rtol=1e-13)
+    assert torch.allclose(totals_of(each)[1], totals_of(grouped)[1], rtol=1e-13)
 
 
 FAR = {
@@ -176,7 +168,7 @@ def test_totals_in_place_and_of_batches():
     start = pf.random.normal(33, 2, seed=2, dtype=torch.float64)
     moments = begun(start, 5)
     run("mala", start.clone(), law, moments, (), step_size=0.5, beta=1.0)
-    expected = *totals(moments), totals(moments)[0] - moments.sum_at_batch
+    expected = *totals_of(moments), totals_of(moments)[0] - moments.sum_at_batch
     found = moments.sum, moments.sum_of_squares, moments.sum_at_batch
     _ops.totals(start, moments, *found)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

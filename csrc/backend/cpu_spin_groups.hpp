@@ -53,13 +53,7 @@ class SpinGroup {
   void count() {
     ++n_counted_;
     for (int64_t i = 0; i < n_; ++i) {
-      uint32_t carry = spins_[i];
-      for (int d = 0; d < kDigits; ++d) {
-        uint32_t& at = digit(d)[i];
-        const uint32_t before = at;
-        at = before ^ carry;
-        carry &= before;
-      }
+      count_bits(spins_[i], digit(0) + i, n_);
     }
   }
   template <bool kCloses, class Sums>
@@ -96,6 +90,16 @@ class SpinGroup {
   static constexpr int kDigits = BitCounts::kDigits;
   uint32_t* masks(int m) const { return spins_ + (1 + m) * n_; }
   uint32_t* digit(int d) const { return spins_ + (1 + n_masks_ + d) * n_; }
+
+  // Adds the bits of a word to counts of each, whose binary digits lie `stride` words apart.
+  static PF_HD void count_bits(uint32_t bits, uint32_t* digits, int64_t stride) {
+    for (int d = 0; d < kDigits; ++d) {
+      uint32_t& digit = digits[d * stride];
+      const uint32_t before = digit;
+      digit = before ^ bits;
+      bits &= before;
+    }
+  }
 
   template <class Visit>
   void for_tiles(const Visit& visit) const {
@@ -155,12 +159,7 @@ class SpinGroup {
           }
           const uint32_t next = model.update(
               *s, n, rule, [&](int k) { return masks(group.mask_of_class[k])[row + i]; });
-          uint32_t carry = *s ^ next;
-          for (int d = 0; d < kDigits; ++d) {
-            const uint32_t before = digits[d];
-            digits[d] = before ^ carry;
-            carry &= before;
-          }
+          count_bits(*s ^ next, digits, 1);
           *s = next;
         }
       }

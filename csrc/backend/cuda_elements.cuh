@@ -99,10 +99,7 @@ elements_kernel(int64_t n_rows, int64_t n_per_row, int64_t blocks_per_row, bool 
   constexpr int kPerBlock = Draw<T>::kPerBlock;
   const int64_t pair = block_in_grid() * block_size() + thread_in_block();
   if (pair >= n_rows * blocks_per_row) return;
-  const bool short_pair = n_rows * blocks_per_row <= INT64_C(0xffffffff);
-  const int64_t row = short_pair
-                          ? static_cast<uint32_t>(pair) / static_cast<uint32_t>(blocks_per_row)
-                          : pair / blocks_per_row;
+  const int64_t row = row_of(pair, blocks_per_row, n_rows * blocks_per_row);
   const NoiseSource noise = resolved(given);
   const int phase = static_cast<int>(noise.start % kPerBlock);
   const int64_t in_row = pair - row * blocks_per_row;

@@ -153,6 +153,7 @@ class SpinBits {
         turned_(reinterpret_cast<int64_t*>(static_cast<char*>(memory) + kLawBytes) - 1),
         planes_(reinterpret_cast<uint32_t*>(static_cast<char*>(memory) + kLawBytes)) {}
 
+  static PF_HD uint32_t lane() { return thread() % kWarp; }
   PF_HD uint32_t words() const { return words_; }
   // Words [begin, end), one a thread of the block, or one a warp.
   PF_HD Part of_thread(uint32_t begin, uint32_t end) const {
@@ -236,7 +237,6 @@ class SpinBits {
   }
   static PF_HD uint32_t thread() { return static_cast<uint32_t>(thread_in_block()); }
   static PF_HD uint32_t threads() { return static_cast<uint32_t>(block_size()); }
-  static PF_HD uint32_t lane() { return thread() % kWarp; }
   static PF_HD uint32_t bit_of_lane(uint32_t bits) { return bits >> lane() & 1; }
   // The lanes of a warp take the sites of each word, some of which may not exist.
   template <class Visit>

@@ -50,8 +50,6 @@ PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int64_t n_steps, int n_co
   return n_counted == SpinBits<Model>::kMostCounted || k + 1 == n_steps || sums.closes(k);
 }
 
-PF_HD bool leads_warp() { return thread_in_block() % kWarp == 0; }
-
 // ---- a lattice a block, in shared memory
 
 template <class Model, class U>
@@ -72,7 +70,7 @@ spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, TurnedS
     sync_block();
     if (sums.wanted()) ++n_counted;
     const uint32_t turned = bits.second_half(model, n_counted, mine);
-    if (shares.wanted() && leads_warp()) bits.add_turned(turned);
+    if (shares.wanted() && bits.lane() == 0) bits.add_turned(turned);
     sync_block();
     bits.settle_turned(shares, lattice);
     if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
@@ -137,7 +135,7 @@ second_half_kernel(SpinSpace space, LatticeShape shape, Model model, bool counts
     sync_block();
     const uint32_t turned = bits.second_half(model, n_counted, bits.of_thread(begin, end));
     if (!counts_turned) return;
-    if (leads_warp()) atomic_add(of_block, turned);
+    if (bits.lane() == 0) atomic_add(of_block, turned);
     sync_block();
     if (thread_in_block() == 0) bits.add_turned(*of_block);
   });

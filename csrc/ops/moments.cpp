@@ -84,7 +84,8 @@ struct TotalsOfNumber {
   PF_HD void operator()(int64_t i) const {
     const OpenGroup& g = p.moments.group;
     const T* counts = static_cast<const T*>(g.count);
-    const double count = counts == nullptr ? 0 : to_wide(counts[row_of(i)]);
+    const double count =
+        counts == nullptr ? 0 : to_wide(counts[row_of(i, p.dim, p.n_chains * p.dim)]);
     double sum = p.moments.sum[i], squares = p.moments.sum_of_squares[i];
     if (count > 0) {
       const GroupSums<T> group{static_cast<const T*>(g.first)[i], static_cast<const T*>(g.sum)[i],
@@ -96,12 +97,6 @@ struct TotalsOfNumber {
     if (p.open_batch != nullptr) p.open_batch[i] = sum - p.moments.sum_at_batch[i];
     p.sum[i] = sum;
     p.sum_of_squares[i] = squares;
-  }
-
- private:
-  PF_HD int64_t row_of(int64_t i) const {  // by a short division where one will do
-    const bool is_short = p.n_chains * p.dim <= INT64_C(0xffffffff);
-    return is_short ? static_cast<uint32_t>(i) / static_cast<uint32_t>(p.dim) : i / p.dim;
   }
 };
 

@@ -78,7 +78,6 @@ class LatticeKernel(Kernel):
         return self.moves
 
 
-@dataclass(frozen=True, eq=False)
 class SpinFlips(LatticeKernel):
     """Metropolis of spins, whose acceptance is the share of them that a sweep turns over."""
 
