@@ -245,3 +245,26 @@ def test_damage_is_found(path):
     with pytest.raises(ValueError, match="a chunk is damaged"):
         DrawStore.open(path).read()
     assert zlib.crc32(content) != 0  # the file itself is still there
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("array", ["posterior/x", "sample_stats/lp"])
+def test_a_missing_chunk_is_found_where_it_is_needed(path, array):
+    draws, log_density = run_of(50)
+    with made(path) as store:
+        store.append(draws, log_density)
+    last = max((path / array).glob("c.*"), key=lambda file: int(file.name.split(".")[2]))
+    last.unlink()
+    n = int(last.name.split(".")[2]) * store._layout.n_chunk
+    assert torch.equal(DrawStore.open(path).read(0, n)[0], draws[:n])
+    with pytest.raises(ValueError, match=f"a chunk is missing .{array}/{last.name}"):
+        DrawStore.open(path).read()
+
+
+def test_chunks_of_nothing_are_there(path):
+    with made(path) as store:
+        nothing = torch.full((50, store.n_chains, *store.event), torch.nan, dtype=store.dtype)
+        store.append(nothing, nothing[..., 0])
+    draws, log_density = DrawStore.open(path).read()
+    assert draws.isnan().all()
+    assert log_density.isnan().all()

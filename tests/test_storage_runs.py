@@ -74,6 +74,34 @@ def same_pictures(a, b):
     )
 
 
+# ---- what passes ---------------------------------------------------------------------------------
+
+
+SPINS = Ising((4, 6), temperature=2.5)
+
+
+@pytest.mark.parametrize(
+    ("target", "kernel", "x"),
+    [
+        (LAW, KERNEL, None),
+        (TORCH, KERNEL, None),
+        (SPINS, HeatBath(), torch.ones(5, 4, 6, dtype=torch.int8)),
+    ],
+    ids=["native", "torch", "spins"],
+)
+def test_the_energy_of_what_goes_to_disk_is_known(path, target, kernel, x):
+    memory, disk = both(path, target, kernel, x)
+    assert disk.energy == pytest.approx(memory.energy, rel=1e-12)
+
+
+@pytest.mark.parametrize("target", [LAW, TORCH], ids=["native", "torch"])
+def test_a_resumed_run_knows_the_energy(path, target):
+    whole = pf.sample(target, KERNEL, start(), store=path, **CALL)
+    call = {**CALL, "store": path.with_name("part.zarr"), "checkpoint": path.with_name("part")}
+    pf.sample(target, KERNEL, start(), **call, every=10, callback=lambda step, x: step >= 40)
+    assert pf.sample(target, KERNEL, start(), **call, every=10).energy == whole.energy
+
+
 # ---- what is read --------------------------------------------------------------------------------
 
 

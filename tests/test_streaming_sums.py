@@ -11,7 +11,7 @@ from conftest import totals_of
 from pushforward import _ops
 from pushforward._ops.arguments import BatchMoments
 
-N = 21  # steps; three groups of eight begin
+N = 42  # steps; three groups of sixteen begin
 
 
 def begun(x, batch):
@@ -56,7 +56,7 @@ def test_sums_are_those_of_the_states_however_a_run_is_cut(kind, n_chains, dim, 
     parameters = {"step_size": 0.2 / dim**0.33, "beta": 1.0}
     whole = begun(start, batch)
     states, _ = run(kind, start.clone(), law, whole, (), **parameters)
-    for cuts in ((8, 16), (1, 2, 9), (5,), (13, 20)):
+    for cuts in ((16, 32), (1, 2, 9), (8, 24), (5,), (21, 40)):
         parts = begun(start, batch)
         run(kind, start.clone(), law, parts, cuts, **parameters)
         assert all(torch.equal(a, b) for a, b in zip(all_sums(whole), all_sums(parts), strict=True))

@@ -8,8 +8,8 @@
 
 namespace pf::PF_BACKEND {
 
-// States of a lattice that wait at most, to be added to streaming sums together.
-constexpr int kFieldsWaiting = kStepGroup;
+// States of a lattice that wait at most, to be added to streaming sums together: a half of a group.
+constexpr int kFieldsWaiting = kStepGroup / 2;
 
 // One array of a lattice. Rows lie apart, so that a site before the first and one behind the last
 // can close them.
@@ -66,6 +66,14 @@ class FieldLattice {
   struct InTensor : Items {
     Items in_array;
     PF_HD auto value(Field<T> f) const { return in_array.load(f.first); }
+    // Asks for what a tensor has two packs further on.
+    template <class U>
+    PF_HD void fetch_ahead(const U* x) const {
+      PF_UNROLL
+      for (int k = 0; k < kLanes; k += 64 / static_cast<int>(sizeof(U))) {
+        __builtin_prefetch(x + this->i + 2 * kLanes + k);
+      }
+    }
   };
 
   // n_arrays of memory, and a sum a row where a pass sums.

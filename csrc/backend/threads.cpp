@@ -26,6 +26,7 @@ namespace {
 
 constexpr double kSerialBelowNanoseconds = 50e3;
 constexpr int kSpinMicroseconds = 20;
+constexpr int64_t kHugePage = int64_t{1} << 21;
 
 // Numbers are computed under the default floating-point state, whatever the caller's thread has
 // set (torch.set_flush_denormal, another rounding mode), and that state is given back afterwards.
@@ -58,7 +59,10 @@ class Scratch {
       free(data_);
       size_ = 0;
       data_ = nullptr;
-      if (posix_memalign(&data_, 64, static_cast<size_t>(bytes)) != 0) return data_ = nullptr;
+      const int64_t unit = bytes < kHugePage / 8 ? 64 : kHugePage;
+      bytes = (bytes + unit - 1) / unit * unit;
+      if (posix_memalign(&data_, unit, static_cast<size_t>(bytes)) != 0) return data_ = nullptr;
+      if (unit == kHugePage) advise_huge_pages(data_, bytes);
       size_ = bytes;
     }
     return data_;

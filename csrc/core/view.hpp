@@ -77,7 +77,7 @@ struct MetricParams {
 // little, far from the shift; from group to group sums are float64. What a call leaves of a group
 // that has not ended is kept here: like x each, but for the number of states (n_chains,) in it,
 // 0 where none is open.
-constexpr int64_t kStepGroup = 8;
+constexpr int64_t kStepGroup = 16;
 struct OpenGroup {
   void* first;
   void* sum;

@@ -66,40 +66,19 @@ class FieldMoments {
     const bool was_open = count_ > 0;
     const double count = count_ + n;
     count_ = due.group ? 0 : count_ + n;
-    if (kFieldsWaiting > 1 && n == kFieldsWaiting && !was_open && due.group) {  // nearly always
-      if (due.batch) {
-        add_group<true>(states);
-      } else {
-        add_group<false>(states);
-      }
-    } else if (count > 0 || due.batch) {
-      add_some(states, n, was_open, count, due);
+    if (count == 0 && !due.batch) return;
+    if constexpr (kFieldsWaiting > 1) {  // nearly always
+      if (n == kFieldsWaiting) return add_to_sums<kFieldsWaiting>(states, n, was_open, count, due);
     }
+    add_to_sums<0>(states, n, was_open, count, due);
   }
-  // A whole group, of which nothing is in memory.
-  template <bool kCloses>
-  PF_HD void add_group(const Array* states) const {
+  // n is kCount, where that is not 0.
+  template <int kCount>
+  PF_HD void add_to_sums(const Array* states, int n, bool was_open, double count,
+                         SumsDue due) const {
     Array added[kFieldsWaiting];  // which the compiler can keep in registers
-    for (int i = 0; i < kFieldsWaiting; ++i) added[i] = states[i];
-    // Copies, since what is written may lie anywhere for all that the compiler knows.
-    const T* shift = of_this(static_cast<const T*>(m_.shift));
-    double *sum = of_this(m_.sum), *squares = of_this(m_.sum_of_squares);
-    double *at_batch = of_this(m_.sum_at_batch), *batches = of_this(m_.batch_squares);
-    lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
-      auto g = begun(at.value(added[0]));
-      PF_UNROLL
-      for (int i = 1; i < kFieldsWaiting; ++i) g.add(at.value(added[i]));
-      auto all = at.load(sum);
-      const GroupTerms<decltype(all)> terms(g, decltype(all)(kFieldsWaiting), at.load(shift));
-      all = all + terms.sum;
-      at.store(sum, all);
-      at.store(squares, at.load(squares) + terms.squares);
-      if constexpr (kCloses) close(at, all, at_batch, batches);
-    });
-  }
-  PF_HD void add_some(const Array* states, int n, bool was_open, double count, SumsDue due) const {
-    Array added[kFieldsWaiting];
     for (int i = 0; i < n; ++i) added[i] = states[i];
+    // Copies, since what is written may lie anywhere for all that the compiler knows.
     const T* shift = of_this(static_cast<const T*>(m_.shift));
     T* first = of_this(static_cast<T*>(m_.group.first));
     T* group_sum = of_this(static_cast<T*>(m_.group.sum));
@@ -107,28 +86,38 @@ class FieldMoments {
     double *sum = of_this(m_.sum), *squares = of_this(m_.sum_of_squares);
     double *at_batch = of_this(m_.sum_at_batch), *batches = of_this(m_.batch_squares);
     lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
-      const auto by = at.load(shift);
-      auto g = begun(by);
+      if constexpr (kCount > 0) {
+        if (due.batch) {  // these are in no near cache
+          at.fetch_ahead(at_batch);
+          at.fetch_ahead(batches);
+        }
+      }
+      const auto start = [&] { return kCount > 0 || n > 0 ? at.value(added[0]) : at.load(shift); };
+      auto g = begun(was_open ? at.load(first) : start());
       if (was_open) {
-        g.first = at.load(first);
         g.sum = at.load(group_sum);
         g.squares = at.load(group_squares);
-      } else if (n > 0) {
-        g.first = at.value(added[0]);
-        if (!due.group) at.store(first, g.first);
+      } else if (!due.group && (kCount > 0 || n > 0)) {
+        at.store(first, g.first);
       }
-      for (int i = 0; i < n; ++i) g.add(at.value(added[i]));
+      if constexpr (kCount > 0) {
+        PF_UNROLL
+        for (int i = 0; i < kCount; ++i) g.add(at.value(added[i]));
+      } else {
+        for (int i = 0; i < n; ++i) g.add(at.value(added[i]));
+      }
       if (!due.group) {
         at.store(group_sum, g.sum);
         at.store(group_squares, g.squares);
         if (!due.batch) return;
       }
       auto all = at.load(sum);
-      const GroupTerms<decltype(all)> terms(g, decltype(all)(count), by);
+      const GroupTerms<decltype(all)> terms(g, decltype(all)(count), at.load(shift));
       all = all + terms.sum;
       if (due.group) {
+        const auto all_squares = at.load(squares) + terms.squares;
         at.store(sum, all);
-        at.store(squares, at.load(squares) + terms.squares);
+        at.store(squares, all_squares);
       }
       if (due.batch) close(at, all, at_batch, batches);
     });

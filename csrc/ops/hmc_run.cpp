@@ -60,8 +60,9 @@ class HmcMove {
     const auto refused = judge_.refused(log_ratio);
     const auto diverged = dim_.of_chain(!(log_ratio >= Real(T(-kDivergence))));
     if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
+    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      x[i] = select(refused, x[i], proposed[i]);
+      next[i] = select(refused, x[i], proposed[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
     value_ = select(refused, value_, value);

@@ -43,11 +43,12 @@ class LangevinMove {
       finite = fma(proposed[i], Real(T(0)), finite);
     });
     const auto refused = dim_.of_chain(finite != finite);
+    Real* next = rows_.advance();
     if (any(refused)) {
       tile_.count_where(refused, p_.tallies.n_nonfinite);
-      dim_.each([&](int64_t i) { x[i] = select(refused, x[i], proposed[i]); });
+      dim_.each([&](int64_t i) { next[i] = select(refused, x[i], proposed[i]); });
     } else {
-      dim_.each([&](int64_t i) { x[i] = proposed[i]; });
+      dim_.each([&](int64_t i) { next[i] = proposed[i]; });
     }
     return refused;
   }

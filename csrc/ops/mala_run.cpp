@@ -43,8 +43,9 @@ class MalaMove {
     const Real correction =
         langevin_asymmetry<Real>(dim_, x, proposed, score, next_score, step_size_, beta_);
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
+    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      x[i] = select(refused, x[i], proposed[i]);
+      next[i] = select(refused, x[i], proposed[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
     value_ = select(refused, value_, value);

@@ -42,7 +42,8 @@ class RandomWalkMove {
     const Real value = evaluations_.next(
         value_, [&] { correction = propose(); }, [&](bool of_state) { return evaluate(of_state); });
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
-    dim_.each([&](int64_t i) { x[i] = select(refused, x[i], proposed[i]); });
+    Real* next = rows_.advance();
+    dim_.each([&](int64_t i) { next[i] = select(refused, x[i], proposed[i]); });
     value_ = select(refused, value_, value);
     return {};
   }

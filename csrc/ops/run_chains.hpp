@@ -5,7 +5,8 @@
 //   kRows                      rows of coordinates that it needs; row 0 is the state
 //   more_bytes_per_dim(p)      a coordinate's scratch beyond these rows, if there is any
 //   value(wanted)              the log-density at the state before a step, if wanted
-//   step(k, wanted)            takes step k; the chains whose state is left out of the statistics
+//   step(k, wanted)            takes step k; the chains whose state is left out of the statistics.
+//                              The new state goes to rows.advance(), or stays where it was
 //   finish()                   puts back what it keeps in memory beside the state
 #pragma once
 
@@ -153,8 +154,9 @@ struct RunChains {
       }
       if (k == p.n_steps) break;
       const bool kept = --until_kept == 0;
+      if (moments.wanted()) moments.make_room(rows);
       const auto left_out = kernel.step(k, kept && log_density != nullptr);
-      if (moments.wanted()) moments.add(rows[0], left_out);
+      if (moments.wanted()) moments.add(rows, left_out);
       if (kept) {
         until_kept = p.thin;
         if (draws != nullptr) {

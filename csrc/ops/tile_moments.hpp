@@ -47,9 +47,9 @@ class TileGroup {
   PF_HD void count(Nobody) { count_ = count_ + Real(T(1)); }
   PF_HD void count(Mask left_out) { count_ = count_ + select(left_out, Real(T(0)), Real(T(1))); }
   // The state, or where it is left out the first one, which adds nothing.
-  PF_HD Real counted(int64_t, Real x, Nobody) const { return x; }
-  PF_HD Real counted(int64_t i, Real x, Mask left_out) const {
-    return select(left_out, Real(first_[i]), x);
+  PF_HD static Real counted(Real, Real x, Nobody) { return x; }
+  PF_HD static Real counted(Real first, Real x, Mask left_out) {
+    return select(left_out, first, x);
   }
   PF_HD GroupSums<Real> sums(int64_t i) const { return {first_[i], sum_[i], squares_[i]}; }
   PF_HD void set_sums(int64_t i, const GroupSums<Real>& g) const {
@@ -92,9 +92,12 @@ class MomentsInMemory : public TileGroup<T, D> {
   PF_HD MomentsInMemory(const Moments& moments, int64_t steps_done, int64_t, const Tile& tile,
                         D dim)
       : Group(moments, steps_done, tile, dim, 0) {}
+  template <class Chain>
+  PF_HD void make_room(Chain&) const {}
   // Takes in the state after a step.
-  template <class LeftOut>
-  PF_HD void add(const Real* x, LeftOut left_out) {
+  template <class Chain, class LeftOut>
+  PF_HD void add(Chain& rows, LeftOut left_out) {
+    const Real* x = rows[0];
     const bool begins = !this->clock_.inside();
     this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
       if (begins) {
@@ -102,7 +105,7 @@ class MomentsInMemory : public TileGroup<T, D> {
         this->set_sums(i, {x[i], Real(T(0)), Real(T(0))});
       } else {
         auto g = this->sums(i);
-        g.add(this->counted(i, x[i], left_out));
+        g.add(Group::counted(g.first, x[i], left_out));
         this->set_sums(i, g);
       }
     });
@@ -140,6 +143,7 @@ class MomentsInMemory : public TileGroup<T, D> {
 template <class T, class D>
 class MomentsInScratch : public TileGroup<T, D> {
   using Group = TileGroup<T, D>;
+  using typename Group::Mask;
   using typename Group::Real;
   using typename Group::Tile;
   using typename Group::Wide;
@@ -167,18 +171,28 @@ class MomentsInScratch : public TileGroup<T, D> {
     tile.load_rows(moments.sum_at_batch, dim, at_batch_);
     tile.load_rows(moments.batch_squares, dim, batch_squares_);
   }
-  template <class LeftOut>
-  PF_HD void add(const Real* x, LeftOut left_out) {
-    Real* waiting = waiting_ + n_waits_ * this->dim_;
-    if (!this->clock_.inside()) {
-      this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA { this->first_[i] = x[i]; });
+  // Has the next state left where it waits.
+  template <class Chain>
+  PF_HD void make_room(Chain& rows) const {
+    if constexpr (!D::kKnown) rows.lead_to(room());
+  }
+  template <class Chain>
+  PF_HD void add(Chain& rows, Nobody nobody) {
+    Real* const room = this->room();
+    if (D::kKnown || rows[0] != room) {
+      this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA { room[i] = rows[0][i]; });
     }
+    take_in(nobody);
+  }
+  template <class Chain>
+  PF_HD void add(Chain& rows, Mask left_out) {
+    if (!any(left_out)) return add(rows, Nobody{});
+    rows.go_home();
+    Real* const room = this->room();
+    const Real *x = rows[0], *first = is_open_ ? this->first_ : n_waits_ > 0 ? waiting_ : x;
     this->dim_.each([&](int64_t i)
-                        PF_INLINE_LAMBDA { waiting[i] = this->counted(i, x[i], left_out); });
-    this->count(left_out);
-    const auto due = this->clock_.step();
-    if (++n_waits_ == most_waiting(this->dim_) || due.group || due.batch) add_waiting(due.group);
-    if (due.batch) close_batch();
+                        PF_INLINE_LAMBDA { room[i] = Group::counted(first[i], x[i], left_out); });
+    take_in(left_out);
   }
   PF_HD void put_back() {
     if (n_waits_ > 0) add_waiting(false);
@@ -193,8 +207,17 @@ class MomentsInScratch : public TileGroup<T, D> {
 
  private:
   // States that wait at most: of many coordinates fewer, so that they stay in a near cache.
-  static PF_HD int64_t most_waiting(D dim) { return dim > 256 ? 4 : kStepGroup; }
+  static PF_HD int64_t most_waiting(D dim) { return dim > 256 ? 4 : dim > 128 ? 8 : kStepGroup; }
 
+  PF_HD Real* room() const { return waiting_ + n_waits_ * this->dim_; }
+  // Takes in the state that is where the next one waits.
+  template <class LeftOut>
+  PF_HD void take_in(LeftOut left_out) {
+    this->count(left_out);
+    const auto due = this->clock_.step();
+    if (++n_waits_ == most_waiting(this->dim_) || due.group || due.batch) add_waiting(due.group);
+    if (due.batch) close_batch();
+  }
   // Adds the states that wait to the open group, and that, where it ends, to the other sums.
   PF_HD void add_waiting(bool ends) {
     const int64_t n = n_waits_ < kStepGroup ? n_waits_ : kStepGroup;  // which GCC must see
@@ -211,13 +234,16 @@ class MomentsInScratch : public TileGroup<T, D> {
     const Real zero(T(0));
     if (ends && !is_open_) {  // a whole group, whose sums nobody needs
       this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
-        add_to_all(i, with_waiting(i, {this->first_[i], zero, zero}));
+        add_to_all(i, with_waiting(i, {waiting_[i], zero, zero}));
       });
     } else {
       const bool is_open = is_open_;
       this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA {
-        const GroupSums<Real> fresh{this->first_[i], zero, zero};
-        const GroupSums<Real> g = with_waiting(i, is_open ? this->sums(i) : fresh);
+        if (!is_open) {
+          this->first_[i] = waiting_[i];
+          this->set_sums(i, {waiting_[i], zero, zero});
+        }
+        const GroupSums<Real> g = with_waiting(i, this->sums(i));
         this->set_sums(i, g);
         if (ends) add_to_all(i, g);
       });

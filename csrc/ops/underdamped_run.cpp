@@ -62,8 +62,9 @@ class UnderdampedMove {
     });
     const auto refused = dim_.of_chain(finite != finite);
     if (any(refused)) tile_.count_where(refused, p_.tallies.n_nonfinite);
+    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      x[i] = select(refused, x[i], next_x[i]);
+      next[i] = select(refused, x[i], next_x[i]);
       v[i] = select(refused, v[i], next_v[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });

@@ -61,7 +61,8 @@ class Chains:
             ``sample(..., covariance=True)`` asked for it; see :attr:`cov`.
         sketch: the quantiles of draws that were not kept in memory, where
             ``sample(..., quantiles=True)`` asked for them; see :meth:`quantile`.
-        streamed_energy: mean of ``-log pi`` over the sketched draws, or None; see :attr:`energy`.
+        streamed_energy: mean of ``-log pi`` over the draws that went to disk or were sketched, or
+            None; see :attr:`energy`.
         held: bool ``(n_chains,)``, or None where there are none: the chains that no step could
             move, since the log-density at their start, or the score where the kernel uses it, is no
             finite number. ``x`` and ``draws`` have them; all that is said of the law leaves them
@@ -123,7 +124,7 @@ class Chains:
 
     @cached_property
     def energy(self) -> float | None:
-        """Mean of ``-log pi`` over all chains and the draws that were kept in memory or sketched.
+        """Mean of ``-log pi`` over all chains and the draws that were kept or sketched.
 
         None where there are neither.
         """

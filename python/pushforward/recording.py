@@ -33,7 +33,7 @@ class Recorder:
         thin: a draw is kept after steps ``thin, 2 thin, ...``.
         store: where draws go.
         covariance: whether the covariance is added up over all steps.
-        quantiles: whether draws that are not kept in memory are sketched, with their energy.
+        quantiles: whether draws that are not kept in memory are sketched.
         chain_offset: global index of the first chain.
         attributes: what a store on disk says of the run.
         held: which chains no step can move, ``(n_chains,)``, or None: what is pooled over chains
@@ -68,8 +68,8 @@ class Recorder:
         self.sums = None if store == "last" else StreamingSums(x, n_steps, in_groups=in_groups)
         self.covariance: Covariance | None = None
         self.sketch: diagnostics.QuantileSketch | None = None
-        # Of the draws that were sketched: the sum of their log-densities, and how many they are.
-        self.sketched = torch.zeros(2, dtype=torch.float64, device=x.device)
+        # Of the draws that no memory keeps: the sum of their log-densities, and how many they are.
+        self.log_densities = torch.zeros(2, dtype=torch.float64, device=x.device)
         self._owed: Tensor | None = None  # the last draw, whose log-density is not yet known
         kept = n_steps // thin
         if store == "draws":
@@ -131,7 +131,7 @@ class Recorder:
     @property
     def _keeps(self) -> bool:
         """Whether every draw is looked at."""
-        return any(kept is not None for kept in (self.draws, self.disk, self.sketch))
+        return self.draws is not None or self._passes_on
 
     def took(self, n: int, outputs: dict[str, Any], n_nonfinite: Tensor) -> None:
         """Take in what a native run of ``n`` steps wrote."""
@@ -145,10 +145,8 @@ class Recorder:
                 at = self.steps_done // self.thin
                 self.draws[at : at + len(draws)] = draws
                 self.log_density[at : at + len(draws)] = log_density
-        if self.sketch is not None:
-            self._look(self.sketch, draws, log_density)
-        if self.disk is not None:
-            self.disk.append(draws, log_density)
+        if self._passes_on:
+            self._pass_on(draws, log_density)
         self.steps_done += n
         if self.sums is not None:
             self.sums.at_half(self.steps_done, n_nonfinite)
@@ -161,18 +159,25 @@ class Recorder:
             return
         if self.log_density is not None:
             self._owed.copy_(value)
-        if self.sketch is not None:
-            self._look(self.sketch, self._owed[None], value[None])
-        if self.disk is not None:
-            self.disk.append(self._owed[None], value[None])
+        else:
+            self._pass_on(self._owed[None], value[None])
         self._owed = None
 
-    def _look(self, sketch: diagnostics.QuantileSketch, draws: Tensor, values: Tensor) -> None:
+    @property
+    def _passes_on(self) -> bool:
+        """Whether draws are looked at and not kept in memory."""
+        return self.disk is not None or self.sketch is not None
+
+    def _pass_on(self, draws: Tensor, values: Tensor) -> None:
+        """Take in draws that no memory keeps, and their log-densities."""
+        if self.disk is not None:
+            self.disk.append(draws, values)
         draws, values = self._moving(draws), self._moving(values)
-        sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
-        total = self.sketched[:1]  # one draw after another, however they come in blocks
+        if self.sketch is not None:
+            self.sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
+        total = self.log_densities[:1]  # one draw after another, however they come in blocks
         _ops.add_chain_sums_(total, values[..., None], chain_offset=self._offset)
-        self.sketched[1] += values.numel()
+        self.log_densities[1] += values.numel()
 
     @property
     def is_owed(self) -> bool:
@@ -194,7 +199,7 @@ class Recorder:
             if self.draws is not None and self.log_density is not None:
                 self.draws[at] = x
                 self._owed = self.log_density[at]
-            elif self.disk is not None or self.sketch is not None:
+            elif self._passes_on:
                 self._owed = x.clone()
         if self.sums is not None:
             self.sums.at_half(self.steps_done, n_nonfinite)
@@ -264,7 +269,8 @@ class Recorder:
             held |= {f"covariance.{k}": v for k, v in self.covariance.tensors().items()}
         if self.sketch is not None:
             held |= {f"sketch.{k}": v for k, v in self.sketch.tensors().items()}
-            held["sketched"] = self.sketched
+        if self._passes_on:
+            held["log_densities"] = self.log_densities
         return held
 
     def restore(self, tensors: dict[str, Tensor], steps_done: int) -> None:
@@ -285,7 +291,8 @@ class Recorder:
         if self.sketch is not None:
             parts = ("first", "counts", "ends", "edges", "done")
             self.sketch.restore({k: tensors[f"sketch.{k}"] for k in parts})
-            self.sketched.copy_(tensors["sketched"])
+        if self._passes_on:
+            self.log_densities.copy_(tensors["log_densities"])
         if self.disk is not None:
             self.disk.truncate(self.n_kept)
 

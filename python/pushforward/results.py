@@ -69,8 +69,8 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
 
 
 def _energy(recorder: Recorder) -> float | None:
-    """Return the mean of ``-log_density`` over the draws that were sketched, if there are any."""
-    total, n = recorder.sketched.tolist()
+    """Return the mean of ``-log_density`` over the draws that passed, if there are any."""
+    total, n = recorder.log_densities.tolist()
     return None if n == 0 else -total / n
 
 

@@ -174,13 +174,16 @@ class Run:
         return self.recorder.room() if self.recorder is not None else plan.total - at
 
     def first_chunk(self) -> int:
-        """Return how many steps to begin with: a group of streaming sums if that is soon done.
+        """Return how many steps to begin with: groups of streaming sums that are soon done, or one.
 
-        A step may take some times as long as what it evaluates.
+        Each call reads and writes all sums. A step may take some times as long as what it
+        evaluates.
         """
         sums = None if self.recorder is None else self.recorder.sums
-        quick = 4 * _ops.GROUP * self.kernel.evaluations * self._evaluation < pacing.SECONDS
-        return _ops.GROUP if sums is not None and sums.in_groups and quick else 1
+        if sums is None or not sums.in_groups:
+            return 1
+        step = 4 * self.kernel.evaluations * self._evaluation
+        return int(pacing.SECONDS / step) // _ops.GROUP * _ops.GROUP or 1
 
     def whole_groups(self, n: int) -> int:
         """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.

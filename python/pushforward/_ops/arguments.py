@@ -20,8 +20,8 @@ from pushforward._ops.arrays import is_array
 class BatchMoments(NamedTuple):
     """The streaming sums of a run: the struct ``Moments`` of ``csrc/core/view.hpp``.
 
-    Native steps add real states in groups of eight, counted from the first recorded step. The group
-    that has not ended is not in the sums but in ``open_group``, of the type of x: three times
+    Native steps add real states in groups of sixteen, counted from the first recorded step. The
+    group that has not ended is not in the sums but in ``open_group``, of the type of x: three times
     ``x.numel()`` numbers, the group's first state, the sum of the differences from it and that of
     their squares, and the number of states in it, one a chain.
     """
@@ -53,7 +53,7 @@ DEVICES = ("cpu", "cuda") if _native.cuda_architectures else ("cpu",)
 """Types of the devices that this build has ops for."""
 
 _REALS = (torch.float32, torch.float64)
-GROUP = 8
+GROUP = 16
 """Steps of a group of streaming sums, ``kStepGroup`` in ``csrc/core/view.hpp``."""
 HALVES = (torch.bfloat16, torch.float16)
 """Types that elementwise ops store; they compute with them in float32."""

@@ -7,6 +7,7 @@ after their work, and take the cores from the kernels that follow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from pushforward import _native
 from pushforward._ops.arguments import HALVES, check_device
 
 _HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+_HUGE_PAGE, _LINE = 2 << 20, 64  # bytes of one; of a line of the caches
 
 
 def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -43,9 +45,14 @@ def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     """
     if device.type != "cpu" or torch.compiler.is_compiling():
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
-    out = torch.from_numpy(np.zeros(tuple(shape), np.int64)).view(dtype)
-    if out.nbytes >= _HUGE:
-        _native.advise_huge_pages(out)
+    size = math.prod(shape)
+    huge = 8 * size >= _HUGE
+    unit = (_HUGE_PAGE if huge else _LINE) // 8  # words; what is not used has no page
+    words = np.zeros(size + 2 * unit, np.int64)
+    begin = -words.ctypes.data // 8 % unit
+    if huge:
+        _native.advise_huge_pages(torch.from_numpy(words))
+    out = torch.from_numpy(words[begin : begin + size].reshape(shape)).view(dtype)
     return out
 
 

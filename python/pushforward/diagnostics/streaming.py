@@ -26,8 +26,8 @@ def batch_size(n_steps: int) -> int:
     """Return how many steps a batch of a run should have.
 
     A thirtieth of the run, so that the means of batches are as nearly independent as so many can
-    be, and at least the square root of it; from 16 steps on, the next multiple of eight, which is
-    how many states a native run adds to its sums at a time.
+    be, and at least the square root of it; from 16 steps on, the next multiple of eight, half
+    of how many states a native run adds to its sums at a time.
 
     Args:
         n_steps: number of steps, 0 or more.
@@ -39,7 +39,8 @@ def batch_size(n_steps: int) -> int:
 
     """
     size = max(1, math.isqrt(n_steps), n_steps // _FEWEST_BATCHES)
-    return size if size < 2 * _ops.GROUP else -(-size // _ops.GROUP) * _ops.GROUP
+    unit = _ops.GROUP // 2
+    return size if size < 2 * unit else -(-size // unit) * unit
 
 
 @dataclass(frozen=True, eq=False)

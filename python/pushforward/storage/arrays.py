@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -36,7 +37,9 @@ class Arrays:
         layout = self._layout
         parts = [(f"posterior/{name}", size, layout.dtype) for name, size, _ in layout.parts()]
         parts.append((LOG_DENSITY, (), layout.density_dtype))
-        self._held = {key: zarr.open_array(self._path / key, mode="r+") for key, _, _ in parts}
+        # A chunk of nothing is written like any other, to be told from a missing one.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            self._held = {key: zarr.open_array(self._path / key, mode="r+") for key, _, _ in parts}
         self._draw = [zarr.open_array(self._path / key, mode="r+") for key in COORDINATES]
         for key, size, dtype in parts:
             array = self._held[key]
@@ -63,11 +66,12 @@ class Arrays:
 
         Raises:
             OSError: they cannot be read.
-            ValueError: a chunk is damaged.
+            ValueError: a chunk is damaged or missing.
 
         """
         n, layout = stop - start, self._layout
         flat = np.empty((layout.n_chains, n, math.prod(layout.event)), layout.dtype)
+        self._check_files(start, stop)
         try:
             for name, _, place in layout.parts():
                 part = self._held[f"posterior/{name}"][:, start:stop]
@@ -78,6 +82,20 @@ class Arrays:
         except Exception as error:  # a codec's, of any class
             raise ValueError(f"store {self._path}: a chunk is damaged ({error})") from error
         return flat.reshape(layout.n_chains, n, *layout.event), log_density
+
+    def _check_files(self, start: int, stop: int) -> None:
+        """Raise ValueError where a chunk is missing, which Zarr would fill with nothing."""
+        if start == stop:
+            return
+        n = self._layout.n_chunk
+        for key, array in self._held.items():
+            counts = [-(-size // c) for size, c in zip(array.shape, array.chunks, strict=True)]
+            places = [range(count) for count in counts]
+            places[1] = range(start // n, -(-stop // n))
+            for place in itertools.product(*places):
+                file = self._path / key / ".".join(("c", *map(str, place)))
+                if not file.exists():
+                    raise ValueError(f"store {self._path}: a chunk is missing ({key}/{file.name})")
 
     def write_chunk(self, index: int, draws: np.ndarray, log_density: np.ndarray) -> None:
         """Write one chunk of draws ``(n_chains, n_chunk, *event)`` and bring it to the disk."""

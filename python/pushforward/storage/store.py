@@ -296,7 +296,7 @@ class DrawStore:
 
         Raises:
             TypeError: an argument is not an int.
-            ValueError: there are fewer draws, or a chunk is damaged.
+            ValueError: there are fewer draws, or a chunk is damaged or missing.
 
         """
         start = _ops.count(start, "start")
