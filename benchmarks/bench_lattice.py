@@ -33,7 +33,7 @@ NOTE = (
     "a lattice on one."
 )
 KAPPA, STEP_SIZE = 0.2, 0.05
-STATISTICS_BAR = 0.87
+STATISTICS_BAR, SWEEPS = 0.87, pf.lattice.Metropolis()
 LEFT_OUT = "left out of a quick run"
 
 
@@ -179,11 +179,10 @@ def statistics(law: Any, kernel: Any, start: Tensor, steps: int, gate: Callable)
     )
 
 
-def ising_statistics(n_lattices: int, length: int, sweeps: int) -> Case:
-    """Of sweeps of the Ising model."""
+def ising_statistics(kernel: Any, n_lattices: int, length: int, steps: int) -> Case:
+    """Of moves of the Ising model."""
     law, start = equilibrium(n_lattices, length)
-    kernel, gate = pf.lattice.Metropolis(), energy_gate(n_lattices, length)
-    return statistics(law, kernel, start, sweeps, gate)
+    return statistics(law, kernel, start, steps, energy_gate(n_lattices, length))
 
 
 def phi4_statistics(n_lattices: int, length: int, steps: int) -> Case:
@@ -202,7 +201,12 @@ def cases(quick: bool) -> dict[str, Callable[[], Case]]:
         "ising many": partial(ising, 64, 64, 800 // few, 80 // few),
         "phi4 128": partial(langevin, 60, 128, 200 // few, 20 // few, 4.0, quick),
         "phi4 32": partial(langevin, 60, 32, 3000 // few, 300 // few, 8.0, quick),
-        "statistics of ising": partial(ising_statistics, 64, 64, 10_000 // few),
+        "statistics of ising many": partial(ising_statistics, SWEEPS, 64, 64, 10_000 // few),
+        "statistics of ising large": partial(ising_statistics, SWEEPS, 1, 1024, 5000 // few),
+        "statistics of wolff": partial(ising_statistics, pf.lattice.Wolff(), 64, 64, 1000 // few),
+        "statistics of swendsen-wang": partial(
+            ising_statistics, pf.lattice.SwendsenWang(), 64, 64, 200 // few
+        ),
         "statistics of phi4 128": partial(phi4_statistics, 60, 128, 1000 // few),
         "statistics of phi4 32": partial(phi4_statistics, 60, 32, 3000 // few),
     }

@@ -215,7 +215,7 @@ void ising(py::handle x, py::handle temperature, py::handle field, bool no_field
 
 void clusters(py::handle x, py::handle temperature, py::handle field, bool wolff, py::handle seed,
               py::handle first_step, py::handle n_steps, py::handle chain_offset,
-              py::handle workspace, int n_threads) {
+              py::handle moments, py::handle steps_done, py::handle workspace, int n_threads) {
   const SpinArguments a(x, temperature, field);
   const int64_t sites = a.view.shape.n_sites;
   if (sites > INT32_MAX) bad_value("x", "fewer than 2^31 sites a lattice", a.state.shape_text());
@@ -229,6 +229,9 @@ void clusters(py::handle x, py::handle temperature, py::handle field, bool wolff
   p.seed = noise.seed;
   p.chain_offset = noise.chain_offset;
   p.first_step = static_cast<uint64_t>(whole(first_step, "first_step"));
+  const MomentArgs sums(moments, a.state);
+  p.moments = sums.view;
+  p.steps_done = recorded(steps_done, p.n_steps);
   const Workspace memory(workspace, x, a.state, &OpTable::clusters_workspace, p);
   launch(&OpTable::clusters, p);
 }

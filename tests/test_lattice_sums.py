@@ -8,7 +8,7 @@ import pushforward as pf
 from conftest import totals_of
 from pushforward import _ops
 from pushforward._ops.arguments import BatchMoments
-from pushforward._ops.lattice import ising_sweeps, phi4_run
+from pushforward._ops.lattice import ising_clusters, ising_sweeps, phi4_run
 
 DONE = 3  # steps recorded before
 RUN = {"seed": 5, "chain_offset": 2}
@@ -48,6 +48,22 @@ def spins(n, shape, dtype, seed):
     return torch.where(up, 1, -1).reshape(n, *shape).to(dtype)
 
 
+def check_sums_of_spins(take, n, shape, n_steps, batch, dtype):
+    """``take(x, **steps)`` adds the states that it makes one by one to its sums."""
+    x = spins(n, shape, dtype, 1)
+    states, at = [], x.clone()
+    for k in range(n_steps):
+        take(at, first_step=7 + k, n_steps=1)
+        states.append(at.clone())
+    moments = begun(x, spins(n, shape, dtype, 2), batch, in_groups=False)
+    expected = expected_sums(moments, states, batch)
+    cut = n_steps // 3
+    for first, steps in ((0, cut), (cut, n_steps - cut)):
+        take(x, first_step=7 + first, n_steps=steps, moments=moments, steps_done=DONE + first)
+    assert torch.equal(x, at)
+    assert agree(moments, n_steps, expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("heat_bath", [False, True])
 @pytest.mark.parametrize(
@@ -65,22 +81,29 @@ def spins(n, shape, dtype, seed):
     ],
 )
 def test_sums_of_spins_are_those_of_their_states(n, shape, n_steps, batch, heat_bath, dtype):
-    x = spins(n, shape, dtype, 1)
     law = pf.lattice.Ising(shape, temperature=2.5)
-    call = {**law.placed(x), "no_field": dtype != torch.int8, "heat_bath": heat_bath, **RUN}
-    states, at = [], x.clone()
-    for k in range(n_steps):
-        ising_sweeps(at, first_step=7 + k, n_steps=1, **call)
-        states.append(at.clone())
-    moments = begun(x, spins(n, shape, dtype, 2), batch, in_groups=False)
-    expected = expected_sums(moments, states, batch)
-    cut = n_steps // 3
-    for first, steps in ((0, cut), (cut, n_steps - cut)):
-        ising_sweeps(
-            x, first_step=7 + first, n_steps=steps, moments=moments, steps_done=DONE + first, **call
-        )
-    assert torch.equal(x, at)
-    assert agree(moments, n_steps, expected)
+
+    def take(x, **steps):
+        fields = {"no_field": dtype != torch.int8, "heat_bath": heat_bath}
+        ising_sweeps(x, **law.placed(x), **fields, **RUN, **steps)
+
+    check_sums_of_spins(take, n, shape, n_steps, batch, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("field", [0.0, 0.05])
+@pytest.mark.parametrize("wolff", [False, True])
+@pytest.mark.parametrize(
+    ("n", "shape", "n_steps", "batch"),
+    [(35, (4, 6), 12, 5), (2, (5, 7), 300, 290), (3, (3, 4, 2), 12, 1), (1, (64, 160), 7, 4)],
+)
+def test_sums_of_clusters_are_those_of_their_states(n, shape, n_steps, batch, wolff, field, dtype):
+    law = pf.lattice.Ising(shape, temperature=2.2, field=field)
+
+    def take(x, **steps):
+        ising_clusters(x, **law.placed(x), wolff=wolff, **RUN, **steps)
+
+    check_sums_of_spins(take, n, shape, n_steps, batch, dtype)
 
 
 def counted(move, counts):

@@ -4,32 +4,38 @@
 // on it.
 #pragma once
 
+#include <string.h>
+
 #include "backend/cpu_growth.hpp"
 #include "core/spins.hpp"
 
 namespace pf::PF_BACKEND {
 namespace {  // no weak symbol of a member that is not inlined
 
-// One lattice: spins +-1, and who belongs to whom.
+// One lattice: spins +-1, who belongs to whom, and for streaming sums how often each was up.
 template <class U>
 class ClusterLattice {
  public:
-  static int64_t bytes(const LatticeShape& s) {
-    return Bonds::bytes(s.n_sites, s.n_dims) + Growth::bytes(s.n_sites) + s.n_sites;
+  static int64_t bytes(const LatticeShape& s, bool adds_up) {
+    return Bonds::bytes(s.n_sites, s.n_dims) + Growth::bytes(s.n_sites) +
+           (adds_up ? 5 : 1) * s.n_sites;
   }
 
   // The threads of `place` share its work.
-  ClusterLattice(const Spins<U>& spins, const ClusterMoves& moves, int64_t index, void* memory,
-                 const Place& place, Handover* others = nullptr)
+  ClusterLattice(const Spins<U>& spins, const ClusterMoves& moves, const SpinSums<U>& sums,
+                 int64_t index, void* memory, const Place& place, Handover* others = nullptr)
       : spins_(spins),
         moves_(moves),
+        sums_(sums),
+        index_(index),
         law_(moves.law(index)),
         sites_(spins.shape.n_sites),
         bonds_(law_, sites_, spins.shape.n_dims, memory),
         first_site_(reinterpret_cast<uint32_t*>(static_cast<char*>(memory) +
                                                 Bonds::bytes(sites_, spins.shape.n_dims))),
         size_(first_site_ + sites_),
-        spin_(reinterpret_cast<int8_t*>(first_site_) + Growth::bytes(sites_)),
+        n_up_(reinterpret_cast<int32_t*>(first_site_) + Growth::bytes(sites_) / 4),
+        spin_(reinterpret_cast<int8_t*>(n_up_ + (sums.wanted() ? sites_ : 0))),
         growth_(spins.shape, spin_, first_site_, place, others),
         x_(spins.lattice(index)),
         place_(place),
@@ -47,10 +53,12 @@ class ClusterLattice {
     int8_t* const spin = spin_;
     U* const x = x_;
     for (int64_t s = 0; s < sites; ++s) spin[s] = spins.is_up(x[s]) ? 1 : -1;
+    if (sums_.wanted()) memset(n_up_, 0, static_cast<size_t>(sites) * sizeof(int32_t));
     for (int64_t k = 0; k < moves_.n_steps; ++k) {
       const uint64_t step = moves_.first_step + static_cast<uint64_t>(k);
       bonds_.begin(step, static_cast<uint64_t>(k) + 1);
       move(*this, step);
+      if (sums_.wanted()) count(k);
     }
     for (int64_t s = 0; s < sites; ++s) x[s] = spin[s] > 0 ? spins.up : spins.down;
   }
@@ -64,6 +72,11 @@ class ClusterLattice {
     }
     each_strip([&](int64_t begin, int64_t end) { draw_spins(step, begin, end); });
     each_strip([&](int64_t begin, int64_t end) { spread_spins(begin, end); });
+    if (!sums_.wanted()) return;
+    counts_changes_ = false;
+    each_strip([&](int64_t begin, int64_t end) {
+      for (int64_t s = begin; s < end; ++s) n_up_[s] += spin_[s] > 0;
+    });
   }
 
   // Wolff: one cluster.
@@ -72,9 +85,13 @@ class ClusterLattice {
     const uint32_t low = bit_cast<uint32_t>(entry<Words, float>(law_.proposal, 4 * step + 1));
     const int64_t start = site_of_word(high, low, sites_);
     growth_.turn(start, bonds_);
-    if (law_.field == 0.0) return;
-    const uint32_t word = bit_cast<uint32_t>(entry<Words, float>(law_.accept, step));
-    if (word >= law_.turn(growth_.size(), growth_.before())) growth_.turn_back();
+    if (law_.field != 0.0) {
+      const uint32_t word = bit_cast<uint32_t>(entry<Words, float>(law_.accept, step));
+      if (word >= law_.turn(growth_.size(), growth_.before())) return growth_.turn_back();
+    }
+    if (n_counted_ == 0) return;
+    const int32_t more = growth_.before() > 0 ? n_counted_ : -n_counted_;
+    growth_.each_member([&](uint32_t s) { n_up_[s] += more; });
   }
 
  private:
@@ -85,6 +102,30 @@ class ClusterLattice {
     for_each_block(
         n_strips_, 1, place_, 10.0 * static_cast<double>(sites_), 0,
         [&](int64_t i, int64_t, void*) { visit(first_of_strip(i), first_of_strip(i + 1)); });
+  }
+
+  // Counts the state after step k of the call. Of a site n_up_ has how many of the n_counted_
+  // states were up or, where changes are counted, what is to be added to that number if the spin
+  // has been what it is in all of them: then only spins that turn over cost anything.
+  void count(int64_t k) {
+    const bool closes = sums_.closes(k);
+    if (++n_counted_ < kMostCounted && k + 1 < moves_.n_steps && !closes) return;
+    each_strip([&](int64_t begin, int64_t end) {
+      if (closes) {
+        add_counts<true>(begin, end);
+      } else {
+        add_counts<false>(begin, end);
+      }
+    });
+    n_counted_ = 0;
+  }
+  template <bool kCloses>
+  void add_counts(int64_t begin, int64_t end) {
+    for (int64_t s = begin; s < end; ++s) {
+      const int32_t n_if_same = counts_changes_ && spin_[s] > 0 ? n_counted_ : 0;
+      sums_.template add<kCloses>(index_, s, n_counted_, n_up_[s] + n_if_same);
+      n_up_[s] = 0;
+    }
   }
 
   // Finds the clusters of a strip's sites and bonds: who belongs to which smallest site.
@@ -166,17 +207,23 @@ class ClusterLattice {
     return s;
   }
 
+  static constexpr int32_t kMostCounted = 1 << 28;
   Spins<U> spins_;
   const ClusterMoves& moves_;
+  SpinSums<U> sums_;
+  int64_t index_;
   ClusterLaw law_;
   int64_t sites_;
   Bonds bonds_;
   uint32_t *first_site_, *size_;  // Swendsen-Wang's, where Wolff's members are
+  int32_t* n_up_;
   int8_t* spin_;
   Growth growth_;
   U* x_;
   Place place_;
   int64_t layers_, n_strips_;
+  int32_t n_counted_ = 0;
+  bool counts_changes_ = true;
 };
 
 }  // namespace
@@ -190,8 +237,8 @@ static double cluster_nanoseconds(const LatticeShape& shape, const ClusterMoves&
 
 // Every cluster's spin anew (Swendsen-Wang).
 template <class U>
-static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
-                            const Place& place) {
+static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves,
+                            const SpinSums<U>& sums, void*, const Place& place) {
   // Strips of a few layers have little but edges, where clusters are joined by one thread.
   const int64_t n = spins.n_lattices, n_threads = place.n_threads;
   const bool too_few = n < n_threads || (spins.shape.n_sites >= int64_t{1} << 18 &&
@@ -201,10 +248,11 @@ static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves, vo
   const Place alone{1, place.device, place.stream};
   for_each_block(n, share_a_lattice ? n : 1, share_a_lattice ? alone : place,
                  cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
-                 ClusterLattice<U>::bytes(spins.shape),
+                 ClusterLattice<U>::bytes(spins.shape, sums.wanted()),
                  [&](int64_t begin, int64_t end, void* memory) {
                    for (int64_t i = begin; i < end; ++i) {
-                     ClusterLattice<U>(spins, moves, i, memory, share_a_lattice ? place : alone)
+                     ClusterLattice<U>(spins, moves, sums, i, memory,
+                                       share_a_lattice ? place : alone)
                          .run([](ClusterLattice<U>& l, uint64_t step) { l.redraw(step); });
                    }
                  });
@@ -213,8 +261,8 @@ static void redraw_clusters(const Spins<U>& spins, const ClusterMoves& moves, vo
 // One cluster turned over (Wolff). The threads share the large clusters of a single lattice; of
 // several they take one each, and where none is left they help with those that others have.
 template <class U>
-static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, void*,
-                          const Place& place) {
+static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, const SpinSums<U>& sums,
+                          void*, const Place& place) {
   const int64_t n = spins.n_lattices;
   const bool may_help = n > 1 && n < 4 * static_cast<int64_t>(place.n_threads) &&
                         spins.shape.n_sites >= int64_t{1} << 16;
@@ -222,15 +270,15 @@ static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, void
   const Place alone{1, place.device, place.stream};
   Handover others;
   int64_t n_left = n;
-  for_each_block(n + n_helpers, 1, place,
-                 cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
-                 ClusterLattice<U>::bytes(spins.shape), [&](int64_t i, int64_t, void* memory) {
-                   if (i >= n) return Growth::help(others, &n_left);
-                   ClusterLattice<U>(spins, moves, i, memory, n == 1 ? place : alone,
-                                     may_help ? &others : nullptr)
-                       .run([](ClusterLattice<U>& l, uint64_t step) { l.turn(step); });
-                   others.finish(&n_left);
-                 });
+  for_each_block(
+      n + n_helpers, 1, place, cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
+      ClusterLattice<U>::bytes(spins.shape, sums.wanted()), [&](int64_t i, int64_t, void* memory) {
+        if (i >= n) return Growth::help(others, &n_left);
+        ClusterLattice<U>(spins, moves, sums, i, memory, n == 1 ? place : alone,
+                          may_help ? &others : nullptr)
+            .run([](ClusterLattice<U>& l, uint64_t step) { l.turn(step); });
+        others.finish(&n_left);
+      });
 }
 
 }  // namespace pf::PF_BACKEND

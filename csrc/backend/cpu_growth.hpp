@@ -43,12 +43,14 @@ class Growth {
     return n;
   }
   void turn_back() const {
+    each_member([&](uint32_t site) { spins_[site] = before_; });
+  }
+  template <class Visit>
+  void each_member(const Visit& visit) const {
     for_each_block(n_chunks_, 64, place_, 2.0 * static_cast<double>(n_chunks_ * kChunk), 0,
                    [&](int64_t begin, int64_t end, void*) {
                      for (int64_t c = begin; c < end; ++c) {
-                       for (int64_t i = 0; i < filled_[c]; ++i) {
-                         spins_[members_[c * kChunk + i]] = before_;
-                       }
+                       for (int64_t i = 0; i < filled_[c]; ++i) visit(members_[c * kChunk + i]);
                      }
                    });
   }

@@ -151,6 +151,25 @@ PF_HD void each_site_of_block(int64_t sites, const Visit& visit) {
   for (int64_t s = thread_in_block(); s < sites; s += block_size()) visit(s);
 }
 
+// Adds the state of one site after step k of the call to the streaming sums.
+template <class U>
+PF_HD void add_spin(const SpinSums<U>& sums, int64_t k, int64_t lattice, int64_t s, bool up) {
+  if (sums.closes(k)) {
+    sums.template add<true>(lattice, s, 1, up ? 1 : 0);
+  } else {
+    sums.template add<false>(lattice, s, 1, up ? 1 : 0);
+  }
+}
+// The same of all sites of the block's lattice, whose threads have met and meet again before a spin
+// changes.
+template <class U, class Clusters>
+PF_HD void add_spins(const SpinSums<U>& sums, int64_t k, const Clusters& clusters) {
+  if (!sums.wanted()) return;
+  each_site_of_block(clusters.law.shape.n_sites, [&](int64_t s) {
+    add_spin(sums, k, block_in_grid(), s, clusters.spin.up(s));
+  });
+}
+
 // body(clusters, n_members) for the block's lattice; kShared says whether it lives in `memory`, the
 // block's own.
 template <bool kShared, class U, class Body>
@@ -174,7 +193,7 @@ PF_HD void with_clusters(const Spins<U>& s, const ClusterMoves& moves, uint32_t*
 
 template <bool kShared, class U>
 PF_KERNEL(kClusterThreads)
-wolff_kernel(Spins<U> s, ClusterMoves moves, uint32_t* workspace) {
+wolff_kernel(Spins<U> s, ClusterMoves moves, SpinSums<U> sums, uint32_t* workspace) {
   char* memory = static_cast<char*>(shared_memory());
   with_clusters<kShared>(
       s, moves, workspace, memory, [&](const auto& clusters, uint32_t* n_members) {
@@ -182,13 +201,14 @@ wolff_kernel(Spins<U> s, ClusterMoves moves, uint32_t* workspace) {
         sync_block();
         for (int64_t k = 0; k < moves.n_steps; ++k) {
           clusters.turn(moves.first_step + static_cast<uint64_t>(k), n_members);
+          add_spins(sums, k, clusters);
         }
       });
 }
 
 template <class U>
 PF_KERNEL(kClusterThreads)
-swendsen_wang_kernel(Spins<U> s, ClusterMoves moves) {
+swendsen_wang_kernel(Spins<U> s, ClusterMoves moves, SpinSums<U> sums) {
   char* memory = static_cast<char*>(shared_memory());
   with_clusters<true>(s, moves, nullptr, memory, [&](const auto& clusters, uint32_t*) {
     const int64_t sites = s.shape.n_sites;
@@ -202,27 +222,32 @@ swendsen_wang_kernel(Spins<U> s, ClusterMoves moves) {
       sync_block();
       each_site_of_block(sites, [&](int64_t i) { clusters.redraw(step, i); });
       sync_block();
+      add_spins(sums, k, clusters);
     }
   });
 }
 
 // One phase for all lattices, a site a thread.
-enum class ClusterPhase { kName, kJoin, kSettle, kRedraw };
+enum class ClusterPhase { kName, kJoin, kSettle, kRedraw };  // the last adds up, too
 template <class U>
 PF_KERNEL(kClusterThreads)
-cluster_phase_kernel(Spins<U> s, ClusterMoves moves, uint32_t* workspace, int64_t blocks_a_lattice,
-                     uint64_t step, ClusterPhase phase) {
+cluster_phase_kernel(Spins<U> s, ClusterMoves moves, SpinSums<U> sums, uint32_t* workspace,
+                     int64_t blocks_a_lattice, int64_t k, ClusterPhase phase) {
   const int64_t lattice = block_in_grid() / blocks_a_lattice, sites = s.shape.n_sites;
   const ClusterLaw& law = share_law(moves, lattice, shared_memory());
   const int64_t i = block_in_grid() % blocks_a_lattice * block_size() + thread_in_block();
   if (i >= sites) return;
   uint32_t* parent = workspace + 2 * sites * lattice;
   const Clusters<SpinWords<U>> clusters{law, {s, s.lattice(lattice)}, parent, parent + sites};
+  const uint64_t step = moves.first_step + static_cast<uint64_t>(k);
   switch (phase) {
     case ClusterPhase::kName: parent[i] = static_cast<uint32_t>(i); break;
     case ClusterPhase::kJoin: clusters.join(step, i); break;
     case ClusterPhase::kSettle: clusters.settle(i); break;
-    case ClusterPhase::kRedraw: clusters.redraw(step, i); break;
+    case ClusterPhase::kRedraw:
+      clusters.redraw(step, i);
+      if (sums.wanted()) add_spin(sums, k, lattice, i, clusters.spin.up(i));
+      break;
   }
 }
 
@@ -238,34 +263,33 @@ static int64_t cluster_workspace(const LatticeShape& shape, int64_t n_lattices,
 
 // Every cluster's spin anew (Swendsen-Wang).
 template <class U>
-static void redraw_clusters(const Spins<U>& s, const ClusterMoves& moves, void* workspace,
-                            const Place& place) {
+static void redraw_clusters(const Spins<U>& s, const ClusterMoves& moves, const SpinSums<U>& sums,
+                            void* workspace, const Place& place) {
   if (workspace == nullptr) {
     launch(place, s.n_lattices, kClusterThreads, shared_cluster_bytes(s.shape),
-           swendsen_wang_kernel<U>, s, moves);
+           swendsen_wang_kernel<U>, s, moves, sums);
     return;
   }
   const int64_t blocks = (s.shape.n_sites + kClusterThreads - 1) / kClusterThreads;
-  const auto each_site = [&](uint64_t step, ClusterPhase phase) {
+  const auto each_site = [&](int64_t k, ClusterPhase phase) {
     launch(place, s.n_lattices * blocks, kClusterThreads, kLawBytes, cluster_phase_kernel<U>, s,
-           moves, static_cast<uint32_t*>(workspace), blocks, step, phase);
+           moves, sums, static_cast<uint32_t*>(workspace), blocks, k, phase);
   };
   each_site(0, ClusterPhase::kName);
   for (int64_t k = 0; k < moves.n_steps; ++k) {
-    const uint64_t step = moves.first_step + static_cast<uint64_t>(k);
-    each_site(step, ClusterPhase::kJoin);
-    each_site(step, ClusterPhase::kSettle);
-    each_site(step, ClusterPhase::kRedraw);
+    each_site(k, ClusterPhase::kJoin);
+    each_site(k, ClusterPhase::kSettle);
+    each_site(k, ClusterPhase::kRedraw);
   }
 }
 
 // One cluster turned over (Wolff).
 template <class U>
-static void turn_clusters(const Spins<U>& s, const ClusterMoves& moves, void* workspace,
-                          const Place& place) {
+static void turn_clusters(const Spins<U>& s, const ClusterMoves& moves, const SpinSums<U>& sums,
+                          void* workspace, const Place& place) {
   const bool shared = workspace == nullptr;
   launch(place, s.n_lattices, kClusterThreads, shared ? shared_cluster_bytes(s.shape) : kLawBytes,
-         shared ? wolff_kernel<true, U> : wolff_kernel<false, U>, s, moves,
+         shared ? wolff_kernel<true, U> : wolff_kernel<false, U>, s, moves, sums,
          static_cast<uint32_t*>(workspace));
 }
 

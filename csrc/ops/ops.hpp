@@ -208,6 +208,8 @@ struct ClusterParams {
   bool wolff;
   uint64_t seed, chain_offset, first_step;
   int64_t n_steps;
+  Moments moments;
+  int64_t steps_done;  // recorded ones before this call
   void* workspace;
 };
 

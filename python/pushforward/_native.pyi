@@ -171,6 +171,8 @@ def clusters(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    moments: Moments | None,
+    steps_done: int,
     workspace: Callable[[Tensor, int], Tensor],
     n_threads: int,
 ) -> None: ...

@@ -206,22 +206,15 @@ class Recorder:
 
     # ---- sweeps of a lattice, whose states are seen from outside ---------------------------------
 
-    def unseen(self, *, adds_up: bool) -> int:
-        """Return how many steps may pass before a state must be seen.
-
-        Args:
-            adds_up: whether the sweeps add to the streaming sums themselves.
-
-        """
-        if self.covariance is not None or (self.sums is not None and not adds_up):
+    def unseen(self) -> int:
+        """Return how many steps may pass before a state must be seen."""
+        if self.covariance is not None:
             return 1
         return self.thin - self.steps_done % self.thin if self._keeps else 1 << 62
 
-    def see(self, x: Tensor, n: int, n_nonfinite: Tensor, *, adds_up: bool) -> None:
+    def see(self, x: Tensor, n: int, n_nonfinite: Tensor) -> None:
         """Take in the state after ``n`` steps, of which only the last may matter."""
         self.steps_done += n
-        if self.sums is not None and not adds_up:
-            self.sums.add(x, self.steps_done)
         self._keep(x, n_nonfinite)
 
     # ---- the end ---------------------------------------------------------------------------------

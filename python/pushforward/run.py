@@ -255,14 +255,13 @@ class Run:
         while done < n:
             now, steps_done = n - done, 0
             if recorder is not None:
-                now = min(now, recorder.unseen(adds_up=sweeps.adds_up))
+                now = min(now, recorder.unseen())
                 steps_done = recorder.steps_done
-            sweeps.take(self.state, self.next_step, now, steps_done)
+            sweeps(self.state, self.next_step, now, steps_done)
             self.position += now
             done += now
             if recorder is not None:
-                n_nonfinite = self.state.counts.n_nonfinite
-                recorder.see(self.x, now, n_nonfinite, adds_up=sweeps.adds_up)
+                recorder.see(self.x, now, self.state.counts.n_nonfinite)
                 if recorder.is_owed:
                     recorder.pay(known_log_density(self.target, self.x))
 
@@ -300,8 +299,7 @@ class Run:
             self.before = [_ops.copied(t) for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": self.kernel.title, "thin": plan.thin}
         attributes |= {} if self.identity is None else {"run": self.identity}
-        sweeps = native_sweeps(self.kernel, self.target)
-        adds_up = self.native or (sweeps is not None and sweeps.adds_up)
+        adds_up = self.native or native_sweeps(self.kernel, self.target) is not None
         return Recorder(
             self.x,
             n_steps,

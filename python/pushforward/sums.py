@@ -39,13 +39,6 @@ class StreamingSums:
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self._open_batch: Tensor | None = None  # its sum, once the run has ended
 
-    def add(self, x: Tensor, steps_done: int) -> None:
-        """Add a state whose step did not do that."""
-        away = x.double() - self.moments.shift
-        self.moments.sum.add_(away)
-        self.moments.sum_of_squares.addcmul_(away, away)
-        self.close_batch(steps_done)
-
     def close_batch(self, steps_done: int) -> None:
         """Close a batch if one ends with a step that has added its state."""
         m = self.moments

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 from torch import Tensor
 
 from pushforward import lattice
 from pushforward._ops.lattice import Phi4Move, phi4_run
-from pushforward.lattice.kernels import sweep
+from pushforward.lattice.kernels import move_clusters, sweep
 from pushforward.mcmc import HMC, MALA, Kernel, Langevin, State
 from pushforward.mcmc.base import mean_of
 from pushforward.parameters import NamedTarget
@@ -20,19 +20,12 @@ from pushforward.targets import Target
 __all__ = ["Sweeps", "as_kernel", "native_sweeps"]
 
 
-@dataclass(frozen=True)
-class Sweeps:
-    """Native sweeps.
+Sweeps: TypeAlias = Callable[[State, int, int, int], None]
+"""Takes native sweeps and adds them to the state's streaming sums.
 
-    Attributes:
-        take: called with the state, the index of the first step, how many to take, and how many
-            were recorded before.
-        adds_up: whether it adds to the state's streaming sums.
-
-    """
-
-    take: Callable[[State, int, int, int], None]
-    adds_up: bool
+Called with the state, the index of the first step, how many to take, and how many were recorded
+before.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +154,7 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
     moves = kernel.moves
     if isinstance(moves, (lattice.Metropolis, lattice.HeatBath)):
         return _ising(heat_bath=isinstance(moves, lattice.HeatBath))
-    return Sweeps(lambda state, first, n, _: kernel.sweep(state, first, n), adds_up=False)
+    return _clusters(wolff=isinstance(moves, lattice.Wolff))
 
 
 def _steps(state: State, first_step: int, n_steps: int) -> dict[str, int]:
@@ -200,7 +193,21 @@ def _ising(*, heat_bath: bool) -> Sweeps:
             **_steps(state, first_step, n_steps),
         )
 
-    return Sweeps(take, adds_up=True)
+    return take
+
+
+def _clusters(*, wolff: bool) -> Sweeps:
+    def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
+        move_clusters(
+            state.x,
+            cast("lattice.Ising", state.target),
+            wolff=wolff,
+            moments=state.moments,
+            steps_done=steps_done,
+            **_steps(state, first_step, n_steps),
+        )
+
+    return take
 
 
 def _is_one(beta: Tensor | float) -> bool:
@@ -227,4 +234,4 @@ def _phi4(
             **_steps(state, first_step, n_steps),
         )
 
-    return Sweeps(take, adds_up=True)
+    return take

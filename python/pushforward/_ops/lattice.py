@@ -113,13 +113,19 @@ def ising_clusters(
     first_step: int,
     n_steps: int,
     chain_offset: int,
+    moments: Moments | None = None,
+    steps_done: int = 0,
 ) -> None:
-    """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters."""
-    op = _ising_clusters
-    if not is_plain(x):
-        no_grad_in_place("ising_clusters", x)
-        op = torch.ops.pushforward.ising_clusters_
-    op(x, temperature, field, wolff, seed, first_step, n_steps, chain_offset)
+    """Take ``n_steps`` cluster moves in place: of one cluster each, or of all clusters.
+
+    The streaming sums are as in :func:`ising_sweeps`.
+    """
+    run = temperature, field, wolff, seed, first_step, n_steps, chain_offset
+    if is_plain(x):
+        _move_clusters(x, run, moments, steps_done)
+        return
+    no_grad_in_place("ising_clusters", x)
+    torch.ops.pushforward.ising_clusters_(x, *run, *parts_of(moments), steps_done)
 
 
 Phi4Move = Literal["langevin", "mala", "hmc", "metropolis"]
@@ -222,7 +228,8 @@ library.define(
     f"{_STEPS}, Tensor(b!)? accepted, Tensor(c!)? accepted_squares, {_SUMS}) -> ()"
 )
 library.define(
-    f"ising_clusters_(Tensor(a!) x, Tensor temperature, Tensor field, bool wolff, {_STEPS}) -> ()"
+    "ising_clusters_(Tensor(a!) x, Tensor temperature, Tensor field, bool wolff, "
+    f"{_STEPS}, {_SUMS}) -> ()"
 )
 library.define(
     f"phi4_run_(Tensor(a!) x, int move, {_COUPLINGS}, Tensor step_size, SymInt n_leapfrog, "
@@ -258,21 +265,20 @@ def _sweep(x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done:
 
 
 @implement("ising_clusters_")
-def _ising_clusters(
-    x: Tensor,
-    temperature: Tensor,
-    field: Tensor,
-    wolff: bool,
-    seed: int,
-    first_step: int,
-    n_steps: int,
-    chain_offset: int,
+def _ising_clusters(x: Tensor, *arguments: Any) -> None:
+    _move_clusters(x, *_split(arguments, 7))
+
+
+def _move_clusters(
+    x: Tensor, run: tuple[Any, ...], moments: Moments | None, steps_done: int
 ) -> None:
     check_device(x.device, "x")
+    temperature, field, wolff, seed, first_step, n_steps, chain_offset = run
     _native.clusters(
-        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, _workspace, threads()
-    )
-    changed(x)
+        x, temperature, field, wolff, seed, first_step, n_steps, chain_offset, moments, steps_done,
+        _workspace, threads(),
+    )  # fmt: skip
+    changed(x, moments=moments)
 
 
 @implement("phi4_run_")

@@ -71,7 +71,8 @@ def sweep(x: Tensor, target: Ising, *, heat_bath: bool, **run: Any) -> None:
     )
 
 
-def _turn_clusters(x: Tensor, target: Ising, *, wolff: bool, **run: int) -> None:
+def move_clusters(x: Tensor, target: Ising, *, wolff: bool, **run: Any) -> None:
+    """Take cluster moves in place, as :func:`pushforward._ops.lattice.ising_clusters`."""
     placed = target.placed(x)
     ops.ising_clusters(
         x, temperature=placed["temperature"], field=placed["field"], wolff=wolff, **run
@@ -221,7 +222,7 @@ class SwendsenWang(_OnIsing):
     _on_checkerboard: ClassVar[bool] = False
 
     def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
-        _turn_clusters(x, target, wolff=False, **run)
+        move_clusters(x, target, wolff=False, **run)
 
 
 @dataclass(frozen=True)
@@ -248,4 +249,4 @@ class Wolff(_OnIsing):
     _on_checkerboard: ClassVar[bool] = False
 
     def _turn(self, x: Tensor, target: Ising, **run: int) -> None:
-        _turn_clusters(x, target, wolff=True, **run)
+        move_clusters(x, target, wolff=True, **run)

@@ -237,6 +237,7 @@ class MetropolisHastings(Metropolised):
         return state.accept(step, proposed, value, correction=correction, beta=self.beta)
 
 
+@dataclass(frozen=True, eq=False)
 class Independence(MetropolisHastings):
     r"""Metropolis-Hastings with proposals that do not look at the state.
 
