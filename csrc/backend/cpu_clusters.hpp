@@ -121,11 +121,10 @@ class ClusterLattice {
   }
   template <bool kCloses>
   void add_counts(int64_t begin, int64_t end) {
-    for (int64_t s = begin; s < end; ++s) {
-      const int32_t n_if_same = counts_changes_ && spin_[s] > 0 ? n_counted_ : 0;
-      sums_.template add<kCloses>(index_, s, n_counted_, n_up_[s] + n_if_same);
-      n_up_[s] = 0;
-    }
+    const int32_t n_if_up = counts_changes_ ? n_counted_ : 0;
+    for (int64_t s = begin; s < end; ++s) n_up_[s] += spin_[s] > 0 ? n_if_up : 0;
+    sums_.template add<kCloses>(index_, begin, end - begin, n_counted_, n_up_ + begin);
+    memset(n_up_ + begin, 0, static_cast<size_t>(end - begin) * sizeof(int32_t));
   }
 
   // Finds the clusters of a strip's sites and bonds: who belongs to which smallest site.

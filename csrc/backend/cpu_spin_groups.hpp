@@ -66,9 +66,7 @@ class SpinGroup {
         for (int l = 0; l < count; ++l) add_digit(a[l], d, n_up[l]);
       }
       for (int l = 0; l < count; ++l) {
-        for (int i = 0; i < n; ++i) {
-          sums.template add<kCloses>(lattice + l, first + i, n_counted_, n_up[l][i]);
-        }
+        sums.template add<kCloses>(lattice + l, first, n, n_counted_, n_up[l]);
       }
     });
     begin_counts();

@@ -147,9 +147,7 @@ class SpinStrings {
           });
         }
         const int64_t left = 4 * n_ - 256 * i, n = left < 256 ? left : 256;
-        for (int64_t j = 0; j < n; ++j) {
-          sums.template add<kCloses>(lattice, 256 * i + j, counts_.n(), n_up[j]);
-        }
+        sums.template add<kCloses>(lattice, 256 * i, n, counts_.n(), n_up);
       }
     });
     counts_.clear();

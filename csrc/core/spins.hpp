@@ -55,19 +55,32 @@ class SpinSums {
   PF_HD bool closes(int64_t k) const {
     return m_.batch > 0 && (steps_done_ + k + 1) % m_.batch == 0;
   }
-  // Takes in n states of a site in which it was up n_up times.
+  // Takes in n states of some sites in a row; site number `first` + i was up n_up[i] times.
+  template <bool kCloses, class Count>
+  PF_HD void add(int64_t lattice, int64_t first, int64_t n_sites, int n, const Count* n_up) const {
+    const int64_t begin = lattice * s_.shape.n_sites + first;
+    // Of memory that does not overlap, as a compiler must know to make vectors of it.
+    const U* __restrict shifts = static_cast<const U*>(m_.shift) + begin;
+    double* __restrict sums = m_.sum + begin;
+    double* __restrict squares = m_.sum_of_squares + begin;
+    double* __restrict at_batch = m_.sum_at_batch + begin;
+    double* __restrict batches = m_.batch_squares + begin;
+    for (int64_t i = 0; i < n_sites; ++i) {
+      const int shift = s_.is_up(shifts[i]) ? 1 : -1;
+      const int off = 2 * static_cast<int>(n_up[i]) - n - shift * n;
+      const double sum = sums[i] + static_cast<double>(off);
+      sums[i] = sum;
+      squares[i] += static_cast<double>(-2 * shift * off);
+      if (!kCloses) continue;
+      const double grown = sum - at_batch[i];
+      batches[i] += grown * grown;
+      at_batch[i] = sum;
+    }
+  }
+  // The same of one site.
   template <bool kCloses>
   PF_HD void add(int64_t lattice, int64_t site, int n, int n_up) const {
-    const int64_t i = lattice * s_.shape.n_sites + site;
-    const int shift = s_.is_up(static_cast<const U*>(m_.shift)[i]) ? 1 : -1;
-    const int off = 2 * n_up - n - shift * n;
-    const double sum = m_.sum[i] + static_cast<double>(off);
-    m_.sum[i] = sum;
-    m_.sum_of_squares[i] += static_cast<double>(-2 * shift * off);
-    if (!kCloses) return;
-    const double grown = sum - m_.sum_at_batch[i];
-    m_.batch_squares[i] += grown * grown;
-    m_.sum_at_batch[i] = sum;
+    add<kCloses>(lattice, site, 1, n, &n_up);
   }
 
  private:

@@ -26,8 +26,9 @@ def batch_size(n_steps: int) -> int:
     """Return how many steps a batch of a run should have.
 
     A thirtieth of the run, so that the means of batches are as nearly independent as so many can
-    be, and at least the square root of it; from 16 steps on, the next multiple of eight, half
-    of how many states a native run adds to its sums at a time.
+    be, and at least the square root of it. From 16 steps on it is the next multiple of eight and
+    from 32 on of sixteen, which is how many states a native run adds to its sums at a time; from
+    500 steps on there are 19 batches at least.
 
     Args:
         n_steps: number of steps, 0 or more.
@@ -35,12 +36,14 @@ def batch_size(n_steps: int) -> int:
     Example:
         >>> import pushforward as pf
         >>> [pf.diagnostics.batch_size(n) for n in (0, 100, 3000)]
-        [1, 10, 104]
+        [1, 10, 112]
 
     """
     size = max(1, math.isqrt(n_steps), n_steps // _FEWEST_BATCHES)
-    unit = _ops.GROUP // 2
-    return size if size < 2 * unit else -(-size // unit) * unit
+    if size < _ops.GROUP:
+        return size
+    unit = _ops.GROUP // 2 if size < 2 * _ops.GROUP else _ops.GROUP
+    return -(-size // unit) * unit
 
 
 @dataclass(frozen=True, eq=False)
