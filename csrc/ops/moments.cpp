@@ -86,17 +86,20 @@ struct TotalsOfNumber {
     const T* counts = static_cast<const T*>(g.count);
     const double count =
         counts == nullptr ? 0 : to_wide(counts[row_of(i, p.dim, p.n_chains * p.dim)]);
-    double sum = p.moments.sum[i], squares = p.moments.sum_of_squares[i];
-    if (count > 0) {
-      const GroupSums<T> group{static_cast<const T*>(g.first)[i], static_cast<const T*>(g.sum)[i],
-                               static_cast<const T*>(g.squares)[i]};
-      const GroupTerms<double> terms(group, count, static_cast<const T*>(p.moments.shift)[i]);
-      sum += terms.sum;
-      squares += terms.squares;
+    double sum = p.moments.sum[i];
+    if (count > 0 || p.sum != p.moments.sum) {  // else they are where they belong
+      double squares = p.moments.sum_of_squares[i];
+      if (count > 0) {
+        const GroupSums<T> group{static_cast<const T*>(g.first)[i], static_cast<const T*>(g.sum)[i],
+                                 static_cast<const T*>(g.squares)[i]};
+        const GroupTerms<double> terms(group, count, static_cast<const T*>(p.moments.shift)[i]);
+        sum += terms.sum;
+        squares += terms.squares;
+      }
+      p.sum[i] = sum;
+      p.sum_of_squares[i] = squares;
     }
     if (p.open_batch != nullptr) p.open_batch[i] = sum - p.moments.sum_at_batch[i];
-    p.sum[i] = sum;
-    p.sum_of_squares[i] = squares;
   }
 };
 
