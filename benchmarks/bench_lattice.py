@@ -33,7 +33,8 @@ NOTE = (
     "a lattice on one."
 )
 KAPPA, STEP_SIZE = 0.2, 0.05
-STATISTICS_BAR, SWEEPS = 0.87, pf.lattice.Metropolis()
+STATISTICS_BAR = 0.87
+SWEEPS = pf.lattice.Metropolis()
 LEFT_OUT = "left out of a quick run"
 
 

@@ -63,8 +63,8 @@ class SpinSums {
     const U* __restrict shifts = static_cast<const U*>(m_.shift) + begin;
     double* __restrict sums = m_.sum + begin;
     double* __restrict squares = m_.sum_of_squares + begin;
-    double* __restrict at_batch = m_.sum_at_batch + begin;
-    double* __restrict batches = m_.batch_squares + begin;
+    double* __restrict at_batch = kCloses ? m_.sum_at_batch + begin : nullptr;
+    double* __restrict batches = kCloses ? m_.batch_squares + begin : nullptr;
     for (int64_t i = 0; i < n_sites; ++i) {
       const int shift = s_.is_up(shifts[i]) ? 1 : -1;
       const int off = 2 * static_cast<int>(n_up[i]) - n - shift * n;

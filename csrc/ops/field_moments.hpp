@@ -67,7 +67,7 @@ class FieldMoments {
     const double count = count_ + n;
     count_ = due.group ? 0 : count_ + n;
     if (count == 0 && !due.batch) return;
-    if constexpr (kFieldsWaiting > 1) {  // nearly always
+    if constexpr (kFieldsWaiting > 1) {  // nearly always, but of very large lattices
       if (n == kFieldsWaiting) return add_to_sums<kFieldsWaiting>(states, n, was_open, count, due);
     }
     add_to_sums<0>(states, n, was_open, count, due);

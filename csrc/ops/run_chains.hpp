@@ -6,7 +6,8 @@
 //   more_bytes_per_dim(p)      a coordinate's scratch beyond these rows, if there is any
 //   value(wanted)              the log-density at the state before a step, if wanted
 //   step(k, wanted)            takes step k; the chains whose state is left out of the statistics.
-//                              The new state goes to rows.advance(), or stays where it was
+//                              The new state goes to rows.advance(), coordinate by coordinate and
+//                              once the old one is needed no more, or stays where it was
 //   finish()                   puts back what it keeps in memory beside the state
 #pragma once
 

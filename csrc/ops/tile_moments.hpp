@@ -178,9 +178,9 @@ class MomentsInScratch : public TileGroup<T, D> {
   }
   template <class Chain>
   PF_HD void add(Chain& rows, Nobody nobody) {
-    Real* const room = this->room();
-    if (D::kKnown || rows[0] != room) {
-      this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA { room[i] = rows[0][i]; });
+    Real* const place = room();
+    if (D::kKnown || rows[0] != place) {
+      this->dim_.each([&](int64_t i) PF_INLINE_LAMBDA { place[i] = rows[0][i]; });
     }
     take_in(nobody);
   }
@@ -188,10 +188,10 @@ class MomentsInScratch : public TileGroup<T, D> {
   PF_HD void add(Chain& rows, Mask left_out) {
     if (!any(left_out)) return add(rows, Nobody{});
     rows.go_home();
-    Real* const room = this->room();
+    Real* const place = room();
     const Real *x = rows[0], *first = is_open_ ? this->first_ : n_waits_ > 0 ? waiting_ : x;
     this->dim_.each([&](int64_t i)
-                        PF_INLINE_LAMBDA { room[i] = Group::counted(first[i], x[i], left_out); });
+                        PF_INLINE_LAMBDA { place[i] = Group::counted(first[i], x[i], left_out); });
     take_in(left_out);
   }
   PF_HD void put_back() {

@@ -28,7 +28,7 @@ from pushforward.fingerprints import fingerprint, tensor_bytes
 
 __all__ = ["FORMAT_VERSION", "difference", "fingerprint", "read", "write"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the layout; a file with another one is refused."""
 
 _FORMAT = "pushforward.checkpoint"

@@ -172,9 +172,9 @@ class Recorder:
         """Take in draws that no memory keeps, and their log-densities."""
         if self.disk is not None:
             self.disk.append(draws, values)
-        draws, values = self._moving(draws), self._moving(values)
         if self.sketch is not None:
-            self.sketch.add(draws.reshape(-1, math.prod(draws.shape[2:])))
+            self.sketch.add(self._moving(draws).reshape(-1, math.prod(draws.shape[2:])))
+        values = self._moving(values)
         total = self.log_densities[:1]  # one draw after another, however they come in blocks
         _ops.add_chain_sums_(total, values[..., None], chain_offset=self._offset)
         self.log_densities[1] += values.numel()

@@ -183,7 +183,7 @@ class Run:
         if sums is None or not sums.in_groups:
             return 1
         step = 4 * self.kernel.evaluations * self._evaluation
-        return int(pacing.SECONDS / step) // _ops.GROUP * _ops.GROUP or 1
+        return int(pacing.SECONDS / max(step, 1e-9)) // _ops.GROUP * _ops.GROUP or 1
 
     def whole_groups(self, n: int) -> int:
         """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.

@@ -122,8 +122,8 @@ def sample(
             working directory of the call, whatever it is later.
         covariance: add up the covariance of all coordinates over all steps, see ``chains.cov``.
         quantiles: where draws are not kept in memory, sketch them and add up their energy, see
-            ``chains.quantile`` and ``chains.energy``. Every ``thin`` steps that costs a few steps'
-            time.
+            ``chains.quantile`` and ``chains.energy``; the latter is also known where they go to
+            disk. Every ``thin`` steps that costs a few steps' time.
         checkpoint: a file that the run is saved to and, where it exists, resumed from: the same
             call goes on, bit for bit, and returns the result if the run had ended.
         every: steps between two checkpoints; there is always one where the run ends or is stopped

@@ -12,7 +12,7 @@ from pushforward import _ops, diagnostics
 
 __all__ = ["StreamingSums"]
 
-_MANY = 64  # steps, of whose halves one may be a few shorter
+_MANY = 128  # steps, of whose halves one may be a few shorter
 
 
 class StreamingSums:

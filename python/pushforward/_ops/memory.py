@@ -18,7 +18,7 @@ from torch import Tensor
 from pushforward import _native
 from pushforward._ops.arguments import HALVES, check_device
 
-_HUGE = 4 << 20  # bytes from which fresh memory is worth huge pages
+_LARGE = 4 << 20  # bytes from which fresh memory is worth huge pages
 _HUGE_PAGE, _LINE = 2 << 20, 64  # bytes of one; of a line of the caches
 
 
@@ -33,7 +33,7 @@ def empty(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     if size >= 2**63:
         raise ValueError(f"shape: expected fewer than 2**63 bytes, got {tuple(shape)} of {dtype}")
     out = torch.empty(shape, dtype=dtype, device=device)
-    if size >= _HUGE and device.type == "cpu" and not torch.compiler.is_compiling():
+    if size >= _LARGE and device.type == "cpu" and not torch.compiler.is_compiling():
         _native.advise_huge_pages(out)
     return out
 
@@ -46,14 +46,13 @@ def zeros(shape: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> 
     if device.type != "cpu" or torch.compiler.is_compiling():
         return torch.zeros(tuple(shape), dtype=dtype, device=device)
     size = math.prod(shape)
-    huge = 8 * size >= _HUGE
+    huge = 8 * size >= _LARGE
     unit = (_HUGE_PAGE if huge else _LINE) // 8  # words; what is not used has no page
     words = np.zeros(size + 2 * unit, np.int64)
     begin = -words.ctypes.data // 8 % unit
     if huge:
         _native.advise_huge_pages(torch.from_numpy(words))
-    out = torch.from_numpy(words[begin : begin + size].reshape(shape)).view(dtype)
-    return out
+    return torch.from_numpy(words[begin : begin + size].reshape(shape)).view(dtype)
 
 
 def sums_about(x: Tensor, n_sums: int, *, in_groups: bool) -> tuple[Tensor, Tensor, Tensor | None]:
