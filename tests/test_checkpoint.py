@@ -127,7 +127,7 @@ def header(metadata, **tensors):
 
 
 HUGE = {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}
-OURS = {"format": "pushforward.checkpoint", "format_version": "2", "noise_contract": "1",
+OURS = {"format": "pushforward.checkpoint", "format_version": "3", "noise_contract": "1",
         "pushforward": "0", "facts": "{}", "sha256": "0"}  # fmt: skip
 
 
@@ -141,13 +141,13 @@ OURS = {"format": "pushforward.checkpoint", "format_version": "2", "noise_contra
         ((4).to_bytes(8, "little") + b"[[]]", "damaged"),
         ((200_000).to_bytes(8, "little") + b"[" * 200_000, "damaged"),
         (header({"format": "pt"}), "expected a checkpoint of pushforward"),
-        (header({**OURS, "format_version": "1"}), "format version 1, an older .* 0; .* reads 2"),
-        (header({**OURS, "format_version": "3"}), "format version 3, a newer .* 0; .* reads 2"),
+        (header({**OURS, "format_version": "2"}), "format version 2, an older .* 0; .* reads 3"),
+        (header({**OURS, "format_version": "4"}), "format version 4, a newer .* 0; .* reads 3"),
         (header({**OURS, "format_version": "x"}), "format version is 'x'"),
         (header({**OURS, "format_version": 2}), "its format version is 2"),
         (header(OURS), "SHA-256"),
         (header(OURS, x=HUGE), "expected .* bytes by its header"),
-        (header({"format": OURS["format"], "format_version": "2"}), "metadata are incomplete"),
+        (header({"format": OURS["format"], "format_version": "3"}), "metadata are incomplete"),
         (header(OURS, x={"dtype": "F64", "shape": [9], "data_offsets": [0, 0]}), "damaged"),
         (header(OURS, x={"dtype": "F64", "shape": [2**62, 4], "data_offsets": [0, 0]}), "damaged"),
         (header(OURS, x={"dtype": "F99", "shape": [0], "data_offsets": [0, 0]}), "damaged"),

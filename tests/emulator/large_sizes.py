@@ -188,7 +188,7 @@ def test_streaming_sums(dim):
         at_ends(shift, offset)
         _ops.run_chunk(
             "random_walk", x, law.native(x), {"step_size": 0.2}, seed=1, first_step=2, n_steps=4,
-            chain_offset=offset, counts=counts(len(x)).tensors(), steps_done=5,
+            chain_offset=offset, counts=counts(len(x)).tensors(), steps_done=13,
             moments=_ops.BatchMoments(shift, *sums, group, 3),
         )  # fmt: skip
         return [x, *sums]
