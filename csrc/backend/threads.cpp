@@ -59,6 +59,7 @@ class Scratch {
       free(data_);
       size_ = 0;
       data_ = nullptr;
+      // Where much is worked in, pages of four kilobytes cost more than what is left of a huge one.
       const int64_t unit = bytes < kHugePage / 8 ? 64 : kHugePage;
       bytes = (bytes + unit - 1) / unit * unit;
       if (posix_memalign(&data_, unit, static_cast<size_t>(bytes)) != 0) return data_ = nullptr;
@@ -291,7 +292,7 @@ void Handover::finish(int64_t* left) {
 
 void advise_huge_pages(void* data, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  const uintptr_t page = uintptr_t{1} << 21;
+  const uintptr_t page = kHugePage;
   const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) & ~(page - 1);
   const uintptr_t end =
       (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(page - 1);

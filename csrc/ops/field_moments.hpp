@@ -92,14 +92,13 @@ class FieldMoments {
           at.fetch_ahead(batches);
         }
       }
-      const auto start = [&] { return kCount > 0 || n > 0 ? at.value(added[0]) : at.load(shift); };
-      auto g = begun(was_open ? at.load(first) : start());
+      const bool begins = !was_open && (kCount > 0 || n > 0);
+      auto g = begun(begins ? at.value(added[0]) : at.load(was_open ? first : shift));
       if (was_open) {
         g.sum = at.load(group_sum);
         g.squares = at.load(group_squares);
-      } else if (!due.group && (kCount > 0 || n > 0)) {
-        at.store(first, g.first);
       }
+      if (begins && !due.group) at.store(first, g.first);
       if constexpr (kCount > 0) {
         PF_UNROLL
         for (int i = 0; i < kCount; ++i) g.add(at.value(added[i]));

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -55,12 +55,8 @@ class LatticeKernel(Kernel):
     def step(self, state: State, step: int | Tensor) -> Tensor:
         """Take one sweep; return the log-density before it."""
         before = self.log_density(state)
-        self.sweep(state, int(step), 1)
+        self.moves.advance(state.x, state.target, **_steps(state, int(step), 1))
         return before
-
-    def sweep(self, state: State, first_step: int, n_steps: int) -> None:
-        """Take ``n_steps`` sweeps."""
-        self.moves.advance(state.x, state.target, **_steps(state, first_step, n_steps))
 
     def log_density(self, state: State) -> Tensor:
         """Return the log-density at the state."""
@@ -152,9 +148,11 @@ def native_sweeps(kernel: Kernel, target: Target) -> Sweeps | None:
     if not isinstance(kernel, LatticeKernel):
         return None
     moves = kernel.moves
-    if isinstance(moves, (lattice.Metropolis, lattice.HeatBath)):
-        return _ising(heat_bath=isinstance(moves, lattice.HeatBath))
-    return _clusters(wolff=isinstance(moves, lattice.Wolff))
+    if isinstance(moves, lattice.Metropolis):
+        return _spins(sweep, accepts=True, heat_bath=False)
+    if isinstance(moves, lattice.HeatBath):
+        return _spins(sweep, heat_bath=True)
+    return _spins(move_clusters, wolff=isinstance(moves, lattice.Wolff))
 
 
 def _steps(state: State, first_step: int, n_steps: int) -> dict[str, int]:
@@ -179,29 +177,19 @@ def _phi4_sweeps(kernel: Kernel, target: lattice.Phi4) -> Sweeps | None:
     return None
 
 
-def _ising(*, heat_bath: bool) -> Sweeps:
+def _spins(move: Callable[..., None], *, accepts: bool = False, **how: bool) -> Sweeps:
     def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
-        counts = state.counts
-        sweep(
+        counts, shares = state.counts, {}
+        if accepts:
+            shares = {
+                "accepted": counts.accepted,
+                "accepted_squares": counts.accepted_squares,
+            }
+        move(
             state.x,
-            cast("lattice.Ising", state.target),  # as checked at the beginning
-            heat_bath=heat_bath,
-            accepted=None if heat_bath else counts.accepted,
-            accepted_squares=None if heat_bath else counts.accepted_squares,
-            moments=state.moments,
-            steps_done=steps_done,
-            **_steps(state, first_step, n_steps),
-        )
-
-    return take
-
-
-def _clusters(*, wolff: bool) -> Sweeps:
-    def take(state: State, first_step: int, n_steps: int, steps_done: int) -> None:
-        move_clusters(
-            state.x,
-            cast("lattice.Ising", state.target),
-            wolff=wolff,
+            state.target,
+            **how,
+            **shares,
             moments=state.moments,
             steps_done=steps_done,
             **_steps(state, first_step, n_steps),

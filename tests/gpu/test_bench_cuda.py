@@ -17,6 +17,7 @@ BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench_cuda  # noqa: E402
+import cases_cuda  # noqa: E402
 from harness import Case, Contender, GateError  # noqa: E402
 
 
@@ -31,10 +32,10 @@ def test_without_a_gpu_nothing_is_measured():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["update", "normals", "mixture"])
 def test_contenders_follow_their_laws(name, monkeypatch):
-    monkeypatch.setattr(bench_cuda, "DEVICE", "cpu")
+    monkeypatch.setattr(cases_cuda, "DEVICE", "cpu")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     with torch.no_grad():
-        case = bench_cuda.cases(True)[name]()
+        case = cases_cuda.cases(True)[name]()
         live = [c for c in case.contenders if isinstance(c, Contender)]
         assert live[0].role == "ours"
         for contender in live:
@@ -45,7 +46,7 @@ def test_contenders_follow_their_laws(name, monkeypatch):
 
 def test_the_network_is_the_score_of_a_standard_normal():
     x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-    net = bench_cuda.exact_network(2, 64)
+    net = cases_cuda.exact_network(2, 64)
     assert bool((net(x) + x).abs().max() < 1e-5)
     assert [tuple(layer.weight.shape) for layer in net[::2]] == [(64, 2), (64, 64), (2, 64)]
 
