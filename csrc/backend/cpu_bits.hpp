@@ -101,35 +101,58 @@ PF_HD void transpose_bits(uint32_t a[32]) {
   }
 }
 
-// How often the bits of some words were set, in binary: word i of digit d holds that digit of the
-// counts of the bits of word i.
+// Swaps the bits of b under a mask with those of a that are `shift` higher.
+PF_HD void swap_bits(BitRegister& a, BitRegister& b, int shift, uint64_t mask) {
+  const BitRegister turned = ((a >> shift) ^ b) & mask;
+  a = a ^ (turned << shift);
+  b = b ^ turned;
+}
+
+// How often the bits of some words were set, in binary. Of each digit there are two planes of bits:
+// the digit itself, and bits of its weight that wait until there are as many again and both are
+// added at once. So a digit is touched half as often as the one before it.
 class BitCounts {
  public:
   static constexpr int kDigits = 8, kMost = 255;
-  static int64_t bytes(int64_t n_words) { return kDigits * n_words * 8; }
+  static int64_t bytes(int64_t n_words) { return 2 * kDigits * n_words * 8; }
 
   // Memory for n_words words, a multiple of those in a register.
   BitCounts(uint64_t* memory, int64_t n_words) : memory_(memory), n_words_(n_words) {}
-  void clear() {
-    memset(memory_, 0, static_cast<size_t>(bytes(n_words_)));
-    n_ = 0;
-  }
+  void clear() { n_ = 0; }
   int n() const { return n_; }  // states that were counted
-  int digits() const { return 32 - __builtin_clz(static_cast<unsigned>(n_) | 1); }
-  const uint64_t* digit(int d) const { return memory_ + d * n_words_; }
   // To be called before add() of all words of a state.
   void begin() { ++n_; }
   // Counts the bits of n words, a multiple of those in a register, which begin with word `first`.
   void add(const uint64_t* words, int64_t first, int64_t n) const {
-    const int most = digits();
+    const int n_full = __builtin_ctz(static_cast<unsigned>(n_));  // digits whose bits wait already
     for (int64_t i = 0; i < n; i += kBitWords) {
       BitRegister carry = load_bits(words + i);
       uint64_t* at = memory_ + first + i;
-      for (int d = 0; d < most; ++d, at += n_words_) {
-        const BitRegister before = load_bits(at);
-        store_bits(at, before ^ carry);
-        carry = carry & before;
+      for (int d = 0; d < n_full; ++d, at += 2 * n_words_) {
+        const BitRegister waits = load_bits(at + n_words_), twice = carry & waits;
+        const BitRegister once = carry ^ waits;
+        if (n_ >> (d + 1) == 1) {  // the first of this digit
+          store_bits(at, once);
+          carry = twice;
+          continue;
+        }
+        const BitRegister digit = load_bits(at);
+        store_bits(at, digit ^ once);
+        carry = twice | (digit & once);
       }
+      store_bits(at + n_words_, carry);
+    }
+  }
+  // The binary digits of the counts of the bits of a register at word `first`.
+  PF_HD void digits(int64_t first, BitRegister (&out)[kDigits]) const {
+    const uint64_t* at = memory_ + first;
+    BitRegister carry{};
+    for (int d = 0; d < kDigits; ++d, at += 2 * n_words_) {
+      const BitRegister digit = n_ >> (d + 1) != 0 ? load_bits(at) : BitRegister{};
+      const BitRegister waits = (n_ >> d & 1) != 0 ? load_bits(at + n_words_) : BitRegister{};
+      const BitRegister once = digit ^ waits;
+      out[d] = once ^ carry;
+      carry = (digit & waits) | (once & carry);
     }
   }
 

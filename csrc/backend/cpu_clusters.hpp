@@ -108,22 +108,15 @@ class ClusterLattice {
   // states were up or, where changes are counted, what is to be added to that number if the spin
   // has been what it is in all of them: then only spins that turn over cost anything.
   void count(int64_t k) {
-    const bool closes = sums_.closes(k);
-    if (++n_counted_ < kMostCounted && k + 1 < moves_.n_steps && !closes) return;
-    each_strip([&](int64_t begin, int64_t end) {
-      if (closes) {
-        add_counts<true>(begin, end);
-      } else {
-        add_counts<false>(begin, end);
-      }
-    });
+    if (++n_counted_ < kMostCounted && !sums_.are_due(k)) return;
+    const SpinStates states = sums_.states(k, n_counted_);
+    each_strip([&](int64_t begin, int64_t end) { add_counts(states, begin, end); });
     n_counted_ = 0;
   }
-  template <bool kCloses>
-  void add_counts(int64_t begin, int64_t end) {
+  void add_counts(const SpinStates& states, int64_t begin, int64_t end) {
     const int32_t n_if_up = counts_changes_ ? n_counted_ : 0;
     for (int64_t s = begin; s < end; ++s) n_up_[s] += spin_[s] > 0 ? n_if_up : 0;
-    sums_.template add<kCloses>(index_, begin, end - begin, n_counted_, n_up_ + begin);
+    sums_.add(states, index_, begin, end - begin, n_up_ + begin);
     memset(n_up_ + begin, 0, static_cast<size_t>(end - begin) * sizeof(int32_t));
   }
 
@@ -268,10 +261,12 @@ static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, cons
   const int64_t n_helpers = may_help ? place.n_threads - 1 : 0;
   const Place alone{1, place.device, place.stream};
   Handover others;
-  int64_t n_left = n;
+  int64_t n_begun = 0, n_left = n;
   for_each_block(
       n + n_helpers, 1, place, cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
-      ClusterLattice<U>::bytes(spins.shape, sums.wanted()), [&](int64_t i, int64_t, void* memory) {
+      ClusterLattice<U>::bytes(spins.shape, sums.wanted()), [&](int64_t, int64_t, void* memory) {
+        // Helpers come last, whichever block a thread has.
+        const int64_t i = __atomic_fetch_add(&n_begun, 1, __ATOMIC_RELAXED);
         if (i >= n) return Growth::help(others, &n_left);
         ClusterLattice<U>(spins, moves, sums, i, memory, n == 1 ? place : alone,
                           may_help ? &others : nullptr)

@@ -43,21 +43,16 @@ class SpinGroup {
     });
   }
 
-  // Counts which spins are up; what was counted of `count` lattices, the first of which is number
-  // `lattice`, goes to their sums, and counting starts anew.
-  void begin_counts() {
-    memset(digit(0), 0, static_cast<size_t>(4 * kDigits * n_));
-    n_counted_ = 0;
-  }
+  // Counts which spins are up; what was counted up to step k of `count` lattices, the first of
+  // which is number `lattice`, goes to their sums, and counting starts anew.
   int n_counted() const { return n_counted_; }
   void count() {
-    ++n_counted_;
-    for (int64_t i = 0; i < n_; ++i) {
-      count_bits(spins_[i], digit(0) + i, n_);
-    }
+    if (n_counted_++ == 0) memset(digit(0), 0, static_cast<size_t>(4 * kDigits * n_));
+    for (int64_t i = 0; i < n_; ++i) count_bits(spins_[i], digit(0) + i, n_);
   }
-  template <bool kCloses, class Sums>
-  void add_counts(const Sums& sums, int64_t lattice, int count) {
+  template <class Sums>
+  void add_counts(const Sums& sums, int64_t k, int64_t lattice, int count) {
+    const auto states = sums.states(k, n_counted_);
     for_tiles([&](int64_t first, int n, uint32_t* a) {
       uint8_t n_up[kGroup][64] = {};
       for (int d = 0; d < kDigits; ++d) {
@@ -65,11 +60,9 @@ class SpinGroup {
         transpose_bits(a);
         for (int l = 0; l < count; ++l) add_digit(a[l], d, n_up[l]);
       }
-      for (int l = 0; l < count; ++l) {
-        sums.template add<kCloses>(lattice + l, first, n, n_counted_, n_up[l]);
-      }
+      for (int l = 0; l < count; ++l) sums.add(states, lattice + l, first, n, n_up[l]);
     });
-    begin_counts();
+    n_counted_ = 0;
   }
 
   // One sweep; turned[l] is how many spins of lattice l turned over.

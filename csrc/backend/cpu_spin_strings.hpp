@@ -12,6 +12,8 @@
 // beginning of the next.
 #pragma once
 
+#include <initializer_list>
+
 #include "backend/cpu.hpp"
 #include "backend/cpu_bits.hpp"
 
@@ -117,46 +119,31 @@ class SpinStrings {
     }
   }
 
-  // Counts which spins are up; what was counted goes to the sums of a lattice, and counting starts
-  // anew.
-  void begin_counts() { counts_.clear(); }
+  // What sweeps counted up to step k goes to the sums of a lattice, and counting starts anew.
   int n_counted() const { return counts_.n(); }
-  void count(const Place& place) {
-    counts_.begin();
-    const double nanoseconds = 0.05 * static_cast<double>(n_);
-    for_each_block(stride_ / kAlign, 64, place, nanoseconds, 0,
-                   [&](int64_t begin, int64_t end, void*) {
-                     const int64_t first = begin * kAlign, n = (end - begin) * kAlign;
-                     for (int w = 0; w < 4; ++w) {
-                       counts_.add(spins(w) + first, w * stride_ + first, n);
-                     }
-                   });
-  }
-  template <bool kCloses, class Sums>
-  void add_counts(const Sums& sums, int64_t lattice, const Place& place) {
+  template <class Sums>
+  void add_counts(const Sums& sums, int64_t k, int64_t lattice, const Place& place) {
+    const auto states = sums.states(k, counts_.n());
     const double nanoseconds = 8.0 * static_cast<double>(n_);
-    for_each_block(n_words_, 16, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
-      for (int64_t i = begin; i < end; ++i) {
-        uint8_t n_up[256] = {};
-        for (int d = 0; d < counts_.digits(); ++d) {
-          const uint64_t* digit = counts_.digit(d) + i;
-          const uint64_t word[4] = {digit[0], digit[stride_], digit[2 * stride_],
-                                    digit[3 * stride_]};
-          for_sites(i, word, [&](int64_t first, int, uint64_t bits) {
-            add_digit(bits, d, n_up + (first - 256 * i));
-          });
-        }
-        const int64_t left = 4 * n_ - 256 * i, n = left < 256 ? left : 256;
-        sums.template add<kCloses>(lattice, 256 * i, n, counts_.n(), n_up);
+    const int64_t n_registers = (n_words_ + kBitWords - 1) / kBitWords;
+    for_each_block(n_registers, 4, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+      for (int64_t i = begin * kBitWords; i < end * kBitWords; i += kBitWords) {
+        uint64_t n_up[kBitWords * 32];
+        counts_of_sites(i, n_up);
+        const int64_t left = 4 * n_ - 256 * i, here = 256 * kBitWords;
+        sums.add(states, lattice, 256 * i, left < here ? left : here,
+                 reinterpret_cast<const uint8_t*>(n_up));
       }
     });
     counts_.clear();
   }
 
   // One sweep: both colours of each slab, but for the second colour's edges between slabs, which
-  // wait until the first colour is done everywhere. Returns how many spins turned over.
+  // wait until the first colour is done everywhere. Returns how many spins turned over, and counts
+  // which are up if asked to.
   int64_t sweep(const Model& model, const typename Model::Lattice& lattice,
-                const NoiseSource& noise, uint64_t chain, uint64_t step, const Place& place) {
+                const NoiseSource& noise, uint64_t chain, uint64_t step, bool counts,
+                const Place& place) {
     const uint64_t first_block = noise.start / 4 + step * static_cast<uint64_t>(n_);
     const int64_t edge = aligned(reach_ + 1);
     const int64_t slab = 8 * edge > 512 ? 8 * edge : 512;
@@ -182,6 +169,7 @@ class SpinStrings {
       }
     });
     close_colour(0);
+    if (counts) counts_.begin();
     for_each_block(n_slabs, 1, place, 0.1 * nanoseconds, 0, [&](int64_t s, int64_t, void*) {
       const int64_t begin = s * slab, end = end_of(s), inner_end = inner_end_of(s);
       if (n_slabs > 1 && begin + edge < inner_end) {
@@ -189,6 +177,9 @@ class SpinStrings {
         add(update<1>(model, lattice, inner_end, end));
       } else {
         add(update<1>(model, lattice, begin, end));
+      }
+      for (int w = 0; counts && w < 4; ++w) {
+        counts_.add(spins(w) + begin, w * stride_ + begin, end - begin);
       }
     });
     close_colour(1);
@@ -214,6 +205,49 @@ class SpinStrings {
       uint64_t bits = 0;
       for (int w = 0; w < 4; ++w) bits |= spread_fourfold(word[w] >> 16 * part & 0xffff) << w;
       visit(first, left < 64 ? static_cast<int>(left) : 64, bits);
+    }
+  }
+  // The counts of the sites of the words from i on of the four strings, in bytes, in order.
+  void counts_of_sites(int64_t i, uint64_t (&n_up)[kBitWords * 32]) const {
+    constexpr int kDigits = BitCounts::kDigits;
+    BitRegister a[4][kDigits];
+    for (int w = 0; w < 4; ++w) counts_.digits(w * stride_ + i, a[w]);
+    for (int w = 0; w < 4; w += 2) {
+      const BitRegister odd_row = load_bits(marks(kOddRow, w / 2) + i);
+      for (int d = 0; d < kDigits; ++d) {
+        const BitRegister turned = (a[w][d] ^ a[w + 1][d]) & odd_row;
+        a[w][d] = a[w][d] ^ turned;
+        a[w + 1][d] = a[w + 1][d] ^ turned;
+      }
+    }
+    // Bit r of byte j of digit d goes to bit d of byte j of register r. So site 4 (8 j + r) + w of
+    // a word's has its count in a[w][r], byte j.
+    for (auto& of_string : a) {
+      for (int d = 0; d < 4; ++d) {
+        swap_bits(of_string[d], of_string[d + 4], 4, 0x0f0f0f0f0f0f0f0fu);
+      }
+      for (const int d : {0, 1, 4, 5}) {
+        swap_bits(of_string[d], of_string[d + 2], 2, 0x3333333333333333u);
+      }
+      for (int d = 0; d < 8; d += 2) {
+        swap_bits(of_string[d], of_string[d + 1], 1, 0x5555555555555555u);
+      }
+    }
+    // The three binary digits of j change places with the last of r and those of w, which are then
+    // the place of a byte.
+    for (int w = 0; w < 4; ++w) {
+      for (int r = 0; r < 8; r += 2) swap_bits(a[w][r], a[w][r + 1], 32, 0x00000000ffffffffu);
+    }
+    for (int r = 0; r < 8; ++r) {
+      for (int w = 0; w < 2; ++w) swap_bits(a[w][r], a[w + 2][r], 16, 0x0000ffff0000ffffu);
+      for (int w = 0; w < 4; w += 2) swap_bits(a[w][r], a[w + 1][r], 8, 0x00ff00ff00ff00ffu);
+    }
+    for (int w = 0; w < 4; ++w) {
+      for (int r = 0; r < 8; ++r) {
+        for (int64_t k = 0; k < kBitWords; ++k) {
+          n_up[32 * k + 16 * (r % 2) + 4 * w + r / 2] = a[w][r][k];
+        }
+      }
     }
   }
   int64_t words() const { return 4 * spin_stride() + (kMarks + 4 * n_masks_) * stride_; }

@@ -14,10 +14,10 @@ static int64_t spin_workspace(const LatticeShape&, int64_t, const Model&, bool, 
   return 0;
 }
 
-// Whether counts go to the sums after step k of n_steps, of which `counted` were counted.
-template <class U>
-PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int64_t n_steps, int counted) {
-  return counted == BitCounts::kMost || k + 1 == n_steps || sums.closes(k);
+// Whether what was counted goes to the sums after step k.
+template <class Counts, class U>
+PF_HD bool are_due(const Counts& counts, const SpinSums<U>& sums, int64_t k) {
+  return counts.n_counted() == BitCounts::kMost || sums.are_due(k);
 }
 
 // What the sweeps of a lattice cost, about.
@@ -40,7 +40,6 @@ static void sweep_groups(const Spins<U>& s, const Model& model, const NoiseSourc
     SpinGroup<Model> group(s.shape, n_masks, memory);
     const auto parameters = model.group(first, count);
     group.load(s.lattice(first), count);
-    if (adds_up) group.begin_counts();
     for (int64_t k = 0; k < n_steps; ++k) {
       uint8_t turned[64];
       group.sweep(model, parameters, noise, noise.chain_offset + static_cast<uint64_t>(first),
@@ -48,12 +47,7 @@ static void sweep_groups(const Spins<U>& s, const Model& model, const NoiseSourc
       for (int l = 0; shares.wanted() && l < count; ++l) shares.add(first + l, turned[l]);
       if (!adds_up) continue;
       group.count();
-      if (!are_due(sums, k, n_steps, group.n_counted())) continue;
-      if (sums.closes(k)) {
-        group.template add_counts<true>(sums, first, count);
-      } else {
-        group.template add_counts<false>(sums, first, count);
-      }
+      if (are_due(group, sums, k)) group.add_counts(sums, k, first, count);
     }
     group.store(s.up, s.down, s.lattice(first), count);
   });
@@ -82,19 +76,13 @@ static void sweep_strings(const Spins<U>& s, const Model& model, const NoiseSour
                    for (int64_t i = begin; i < end; ++i) {
                      const auto lattice = model.lattice(i);
                      strings.load(s.lattice(i));
-                     if (adds_up) strings.begin_counts();
                      for (int64_t k = 0; k < n_steps; ++k) {
                        const int64_t turned = strings.sweep(
                            model, lattice, noise, noise.chain_offset + static_cast<uint64_t>(i),
-                           static_cast<uint64_t>(k), inside);
+                           static_cast<uint64_t>(k), adds_up, inside);
                        if (shares.wanted()) shares.add(i, turned);
-                       if (!adds_up) continue;
-                       strings.count(inside);
-                       if (!are_due(sums, k, n_steps, strings.n_counted())) continue;
-                       if (sums.closes(k)) {
-                         strings.template add_counts<true>(sums, i, inside);
-                       } else {
-                         strings.template add_counts<false>(sums, i, inside);
+                       if (adds_up && are_due(strings, sums, k)) {
+                         strings.add_counts(sums, k, i, inside);
                        }
                      }
                      strings.store(s.up, s.down, s.lattice(i));

@@ -151,23 +151,21 @@ PF_HD void each_site_of_block(int64_t sites, const Visit& visit) {
   for (int64_t s = thread_in_block(); s < sites; s += block_size()) visit(s);
 }
 
-// Adds the present state of one site to the streaming sums, after a step that may close a batch.
+// Adds the present state of one site to the streaming sums.
 template <class U>
-PF_HD void add_spin(const SpinSums<U>& sums, bool closes, int64_t lattice, int64_t s, bool up) {
-  if (closes) {
-    sums.template add<true>(lattice, s, 1, up ? 1 : 0);
-  } else {
-    sums.template add<false>(lattice, s, 1, up ? 1 : 0);
-  }
+PF_HD void add_spin(const SpinSums<U>& sums, const SpinStates& state, int64_t lattice, int64_t s,
+                    bool up) {
+  const int n_up = up ? 1 : 0;
+  sums.add(state, lattice, s, 1, &n_up);
 }
 // The same of all sites of the block's lattice after step k of the call; its threads have met and
 // meet again before a spin changes.
 template <class U, class Clusters>
 PF_HD void add_spins(const SpinSums<U>& sums, int64_t k, const Clusters& clusters) {
   if (!sums.wanted()) return;
-  const bool closes = sums.closes(k);
+  const SpinStates state = sums.states(k, 1);
   each_site_of_block(clusters.law.shape.n_sites, [&](int64_t s) {
-    add_spin(sums, closes, block_in_grid(), s, clusters.spin.up(s));
+    add_spin(sums, state, block_in_grid(), s, clusters.spin.up(s));
   });
 }
 
@@ -247,7 +245,7 @@ cluster_phase_kernel(Spins<U> s, ClusterMoves moves, SpinSums<U> sums, uint32_t*
     case ClusterPhase::kSettle: clusters.settle(i); break;
     case ClusterPhase::kRedraw:
       clusters.redraw(step, i);
-      if (sums.wanted()) add_spin(sums, sums.closes(k), lattice, i, clusters.spin.up(i));
+      if (sums.wanted()) add_spin(sums, sums.states(k, 1), lattice, i, clusters.spin.up(i));
       break;
   }
 }

@@ -219,15 +219,15 @@ class SpinBits {
     shares.add(lattice, *turned_);
     *turned_ = 0;
   }
-  template <bool kCloses, class U>
-  PF_HD void add_counts(const SpinSums<U>& sums, int64_t lattice, int n_counted,
+  template <class U>
+  PF_HD void add_counts(const SpinSums<U>& sums, const SpinStates& states, int64_t lattice,
                         const Part& part) const {
     each_site(part, [&](const Word& w, int64_t site, bool exists) {
       if (!exists) return;
       uint32_t n_up = 0;
       PF_UNROLL
       for (uint32_t d = 0; d < kDigits; ++d) n_up |= bit_of_lane(planes_[digit(d) + w.index]) << d;
-      sums.template add<kCloses>(lattice, site, n_counted, static_cast<int>(n_up));
+      sums.add(states, lattice, site, 1, &n_up);
     });
   }
 

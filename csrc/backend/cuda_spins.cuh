@@ -46,8 +46,8 @@ struct SweepNoise {
 
 // Whether counts go to the sums after sweep k.
 template <class Model, class U>
-PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int64_t n_steps, int n_counted) {
-  return n_counted == SpinBits<Model>::kMostCounted || k + 1 == n_steps || sums.closes(k);
+PF_HD bool are_due(const SpinSums<U>& sums, int64_t k, int n_counted) {
+  return n_counted == SpinBits<Model>::kMostCounted || sums.are_due(k);
 }
 
 // ---- a lattice a block, in shared memory
@@ -73,12 +73,8 @@ spins_kernel(Spins<U> s, Model model, SweepNoise noise, int64_t n_steps, TurnedS
     if (shares.wanted() && bits.lane() == 0) bits.add_turned(turned);
     sync_block();
     bits.settle_turned(shares, lattice);
-    if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
-    if (sums.closes(k)) {
-      bits.template add_counts<true>(sums, lattice, n_counted, of_warp);
-    } else {
-      bits.template add_counts<false>(sums, lattice, n_counted, of_warp);
-    }
+    if (!sums.wanted() || !are_due<Model>(sums, k, n_counted)) continue;
+    bits.add_counts(sums, sums.states(k, n_counted), lattice, of_warp);
     n_counted = 0;
   }
   bits.unpack(s, x, of_warp);
@@ -140,13 +136,14 @@ second_half_kernel(SpinSpace space, LatticeShape shape, Model model, bool counts
     if (thread_in_block() == 0) bits.add_turned(*of_block);
   });
 }
-template <bool kCloses, class Model, class U>
+template <class Model, class U>
 PF_KERNEL(kSpinThreads)
-counts_kernel(SpinSpace space, LatticeShape shape, Model model, SpinSums<U> sums, int n_counted) {
-  with_words(
-      space, shape, model, [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
-        bits.template add_counts<kCloses>(sums, lattice, n_counted, bits.of_warp(begin, end));
-      });
+counts_kernel(SpinSpace space, LatticeShape shape, Model model, SpinSums<U> sums,
+              SpinStates states) {
+  with_words(space, shape, model,
+             [&](int64_t lattice, const auto& bits, uint32_t begin, uint32_t end) {
+               bits.add_counts(sums, states, lattice, bits.of_warp(begin, end));
+             });
 }
 template <class Model, class U>
 PF_KERNEL(kSpinThreads)
@@ -188,9 +185,8 @@ static void sweep_spins(const Spins<U>& s, const Model& model, const NoiseSource
     run(first_half_kernel<Model>, s.shape, model, shares, noise, k);
     if (sums.wanted()) ++n_counted;
     run(second_half_kernel<Model>, s.shape, model, shares.wanted(), n_counted);
-    if (!sums.wanted() || !are_due<Model>(sums, k, n_steps, n_counted)) continue;
-    run(sums.closes(k) ? counts_kernel<true, Model, U> : counts_kernel<false, Model, U>, s.shape,
-        model, sums, n_counted);
+    if (!sums.wanted() || !are_due<Model>(sums, k, n_counted)) continue;
+    run(counts_kernel<Model, U>, s.shape, model, sums, sums.states(k, n_counted));
     n_counted = 0;
   }
   run(unpack_kernel<Model, U>, s, shares, model);

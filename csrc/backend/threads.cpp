@@ -75,23 +75,59 @@ class Scratch {
 };
 thread_local Scratch scratch;
 
-struct Task {
-  void (*fn)(void*, int64_t, int64_t, void*);
-  void* context;
-  int64_t n, block, scratch_bytes;
-  std::atomic<int64_t> next{0};
-
-  // Works until no block is left. False: no memory for the scratch, nothing was taken.
-  bool work() {
-    void* memory = scratch_bytes > 0 ? scratch.reserve(scratch_bytes) : nullptr;
-    if (scratch_bytes > 0 && memory == nullptr) return false;
-    const DefaultFloatState state;
-    for (;;) {
-      const int64_t begin = next.fetch_add(block, std::memory_order_relaxed);
-      if (begin >= n) return true;
-      fn(context, begin, begin + block < n ? begin + block : n, memory);
+class Task {
+ public:
+  Task(int64_t n, int64_t block, int n_threads, int64_t scratch_bytes,
+       void (*fn)(void*, int64_t, int64_t, void*), void* context)
+      : fn_(fn),
+        context_(context),
+        n_(n),
+        block_(block),
+        scratch_bytes_(scratch_bytes),
+        n_ranges_(n_threads < kMostRanges ? n_threads : kMostRanges) {
+    const int64_t n_blocks = (n + block - 1) / block;
+    for (int r = 0; r < n_ranges_; ++r) {
+      ranges_[r].next.store(n_blocks * r / n_ranges_, std::memory_order_relaxed);
+      ranges_[r].end = n_blocks * (r + 1) / n_ranges_;
     }
   }
+
+  // Works until no block is left. False: no memory for the scratch, nothing was taken.
+  bool work(int thread) {
+    void* memory = scratch_bytes_ > 0 ? scratch.reserve(scratch_bytes_) : nullptr;
+    if (scratch_bytes_ > 0 && memory == nullptr) return false;
+    const DefaultFloatState state;
+    for (int r = 0; r < n_ranges_; ++r) {
+      Range& range = ranges_[(thread + r) % n_ranges_];
+      while (range.next.load(std::memory_order_relaxed) < range.end) {
+        const int64_t i = range.next.fetch_add(1, std::memory_order_relaxed);
+        if (i >= range.end) break;
+        const int64_t begin = i * block_;
+        fn_(context_, begin, begin + block_ < n_ ? begin + block_ : n_, memory);
+      }
+    }
+    return true;
+  }
+  // Whether all blocks were taken.
+  bool taken() const {
+    for (int r = 0; r < n_ranges_; ++r) {
+      if (ranges_[r].next.load() < ranges_[r].end) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr int kMostRanges = 64;
+  struct alignas(64) Range {  // a line of the caches
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+
+  void (*fn_)(void*, int64_t, int64_t, void*);
+  void* context_;
+  int64_t n_, block_, scratch_bytes_;
+  int n_ranges_;
+  Range ranges_[kMostRanges];
 };
 
 // Waits a moment for `ready` without giving the core up: waking a sleeping thread takes 50 to 100
@@ -129,7 +165,7 @@ class Pool {
       sleepers = n_asleep_ > 0;
     }
     if (sleepers) wake_.notify_all();
-    const bool worked = task.work();
+    const bool worked = task.work(0);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       task_ = nullptr;
@@ -191,7 +227,7 @@ class Pool {
       Task* task = task_;
       ++running_;
       lock.unlock();
-      task->work();
+      task->work(index + 1);
       lock.lock();
       if (--running_ == 0) done_.notify_one();
     }
@@ -226,17 +262,18 @@ void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
                   void* context) {
   if (n <= 0) return;
   const int64_t n_blocks = (n + block - 1) / block;
+  if (nanoseconds < kSerialBelowNanoseconds) n_threads = 1;
   if (n_threads > n_blocks) n_threads = static_cast<int>(n_blocks);
-  Task task{fn, context, n, block, scratch_bytes};
+  Task task(n, block, n_threads, scratch_bytes, fn, context);
   bool worked;
-  if (n_threads > 1 && nanoseconds >= kSerialBelowNanoseconds) {
+  if (n_threads > 1) {
     Pool& shared = the_pool();
     const std::unique_lock<std::mutex> mine(shared.busy, std::try_to_lock);
-    worked = mine.owns_lock() ? shared.run(task, n_threads) : task.work();
+    worked = mine.owns_lock() ? shared.run(task, n_threads) : task.work(0);
   } else {
-    worked = task.work();
+    worked = task.work(0);
   }
-  if (!worked && task.next.load() < n) throw std::bad_alloc();
+  if (!worked && !task.taken()) throw std::bad_alloc();
 }
 
 void Handover::count() { __atomic_store_n(&n_wanted_, n_waiting_ - n_pieces_, __ATOMIC_RELAXED); }

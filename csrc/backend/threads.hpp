@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A small pool of threads. Work is handed out in blocks from a counter, so a busy core does not
-// hold the others up; what a block computes never depends on who computes it.
+// A small pool of threads. Each begins with a range of blocks of its own, the same one in each call
+// of the same size, so that what it worked on last is still near it; then it takes blocks of
+// others' ranges, so that a busy core does not hold them up. What a block computes never depends on
+// who computes it.
 #pragma once
 
 #include <stdint.h>

@@ -15,7 +15,7 @@ void clusters(const ClusterParams& p) {
   if (p.spins.n_lattices == 0 || p.n_steps == 0) return;
   const ClusterMoves moves{p.spins, p.seed, p.chain_offset, p.first_step, p.n_steps};
   with_spins(p.spins, [&](const auto& spins) PF_INLINE_LAMBDA {
-    const SpinSums sums(p.moments, p.steps_done, spins);
+    const SpinSums sums(p.moments, p.steps_done, p.n_steps, spins);
     if (p.wolff) {
       turn_clusters(spins, moves, sums, p.workspace, p.place);
     } else {

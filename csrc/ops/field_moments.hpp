@@ -77,7 +77,7 @@ class FieldMoments {
   PF_HD void add_to_sums(const Array* states, int n, bool was_open, double count,
                          SumsDue due) const {
     Array added[kFieldsWaiting];  // which the compiler can keep in registers
-    for (int i = 0; i < n; ++i) added[i] = states[i];
+    for (int i = 0; i < kFieldsWaiting && i < n; ++i) added[i] = states[i];
     // Copies, since what is written may lie anywhere for all that the compiler knows.
     const T* shift = of_this(static_cast<const T*>(m_.shift));
     T* first = of_this(static_cast<T*>(m_.group.first));
@@ -103,7 +103,7 @@ class FieldMoments {
         PF_UNROLL
         for (int i = 0; i < kCount; ++i) g.add(at.value(added[i]));
       } else {
-        for (int i = 0; i < n; ++i) g.add(at.value(added[i]));
+        for (int i = 0; i < kFieldsWaiting && i < n; ++i) g.add(at.value(added[i]));
       }
       if (!due.group) {
         at.store(group_sum, g.sum);

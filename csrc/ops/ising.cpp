@@ -112,7 +112,7 @@ int64_t ising_workspace(const IsingParams& p) {
 void ising(const IsingParams& p) {
   if (p.spins.n_lattices == 0 || p.n_steps == 0) return;
   with_spins(p.spins, [&](const auto& spins) PF_INLINE_LAMBDA {
-    const SpinSums sums(p.moments, p.steps_done, spins);
+    const SpinSums sums(p.moments, p.steps_done, p.n_steps, spins);
     const TurnedShares turned(p.tallies, spins.shape);
     if (spins.shape.n_dims == 2) {
       sweep_spins(spins, IsingModel<2>(p), p.noise, p.n_steps, sums, turned, p.workspace, p.place);

@@ -187,8 +187,9 @@ struct MathParams {
 };
 
 // n_steps sweeps of the Ising model in place; no_field: it is 0 in all lattices. The shift of the
-// moments, which take every sweep after steps_done recorded ones, is a state of spins. The
-// acceptances, which may be null, take the share of the spins that turned over in each sweep.
+// moments, which take every sweep after steps_done recorded ones and have taken nothing else, is a
+// state of spins. The acceptances, which may be null, take the share of the spins that turned over
+// in each sweep.
 struct IsingParams {
   Place place;
   SpinFields spins;

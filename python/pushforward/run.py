@@ -185,13 +185,18 @@ class Run:
         step = 4 * self.kernel.evaluations * self._evaluation
         return int(pacing.SECONDS / max(step, 1e-9)) // _ops.GROUP * _ops.GROUP or 1
 
-    def whole_groups(self, n: int) -> int:
-        """Return ``n`` steps or a few fewer, after which no group of streaming sums is open.
+    def whole_batches(self, n: int) -> int:
+        """Return about ``n`` steps, after which no batch or no group of streaming sums is open.
 
-        Any number gives the same bits; a call that cuts a group takes longer.
+        Any number gives the same bits; a call that cuts one takes longer.
         """
-        over = 0 if self.recorder is None else (self.recorder.steps_done + n) % _ops.GROUP
-        return n - over if n > 2 * _ops.GROUP else n
+        if self.recorder is None or self.recorder.sums is None:
+            return n
+        done = self.recorder.steps_done
+        for unit in (self.recorder.sums.moments.batch, _ops.GROUP):
+            if n >= unit:
+                return (2 * (done + n) + unit) // (2 * unit) * unit - done  # the nearest
+        return n
 
     def advance(self, n: int) -> None:
         """Take ``n`` steps; on an exception the steps done so far count."""

@@ -297,7 +297,7 @@ def _advance(
         stale = captured is None or (run.graph is not None and captured is not records)
         if stale and run.position >= run.plan.warmup:
             run.graph, captured = graphed(run, target, cuda_graph), records
-        now = min(run.whole_groups(pace.chunk), run.room(), resume.room(run))
+        now = min(run.whole_batches(pace.chunk), run.room(), resume.room(run))
         with pace.timed(now):
             run.advance(now)
         run.start_recording()

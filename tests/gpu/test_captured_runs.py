@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import constraints
 
 import pushforward as pf
-from pushforward import graphs
+from pushforward import graphs, pacing
 from pushforward.constrained import Constrained
 
 COVARIANCE = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, 0.1], [0.0, 0.1, 0.3]])
@@ -225,7 +225,8 @@ class Watch:
 @pytest.mark.parametrize("store", ["draws", "stats"])
 @pytest.mark.parametrize("how", ["native", "captured", "eager"])
 @each_device
-def test_the_loop_waits_for_nothing(captured, device, how, store, name):
+def test_the_loop_waits_for_nothing(captured, monkeypatch, device, how, store, name):
+    monkeypatch.setattr(pacing, "SECONDS", 1e-4)  # so that there are several chunks
     law = pf.targets.Gaussian(torch.zeros(3), covariance=COVARIANCE)
     if how != "native":
         law = pf.Energy(Quadratic().to(device).eval())
