@@ -218,6 +218,12 @@ def test_the_target_acceptance_may_be_chosen(kernel):
     chains = pf.sample(law, kernel(target_accept=0.7), x, warmup=300, n_steps=100, seed=1)
     assert abs(chains.accept_rate.mean() - 0.7) < 0.07
     assert chains.kernel.target_accept == 0.7
+
+
+@pytest.mark.parametrize(
+    "kernel", [pf.RandomWalk, pf.MALA, pf.UnderdampedLangevin, pf.HMC, pf.NUTS]
+)
+def test_a_target_acceptance_is_checked(kernel):
     for wrong in (0.0, 1.0, float("nan")):
         with pytest.raises(ValueError, match="target_accept"):
             kernel(target_accept=wrong)
@@ -262,6 +268,8 @@ def test_warm_up_errors_and_warnings():
         pf.sample(LAW, pf.Langevin(0.1), start(), warmup=10, n_steps=5)
     with pytest.raises(ValueError, match=r"step_size: expected one for MALA"):
         pf.sample(LAW, pf.MALA(), start(), n_steps=5)
+    with pytest.raises(ValueError, match=r"step_size: expected one for UnderdampedLangevin"):
+        pf.sample(LAW, pf.UnderdampedLangevin(), start(), n_steps=5)
     with pytest.raises(ValueError, match=r"scale: expected one for RandomWalk, since warmup"):
         pf.sample(LAW, pf.RandomWalk(), start(), n_steps=5)
     with pytest.warns(RuntimeWarning, match="too few to adapt"):

@@ -61,6 +61,7 @@ def test_a_metric_of_too_few_states_is_warned_of(kernel, n_chains, dim, warmup, 
         (pf.HMC(metric="unit"), 1, 50, 20),
         (pf.HMC(metric=torch.ones(50)), 1, 50, 20),
         (pf.MALA(), 1, 50, 20),
+        (pf.UnderdampedLangevin(), 10, 50, 100),
         (pf.HMC(), 0, 50, 20),
     ],
 )

@@ -201,6 +201,50 @@ def test_underdamped_positions_on_a_gaussian(friction, beta):
     assert abs(wrong.x.square().mean().item() * beta - 1) / math.sqrt(2 / n) > 11
 
 
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")
+@pytest.mark.parametrize("written_in_torch", [False, True])
+def test_a_warm_up_of_underdamped_langevin_finds_a_step_near_the_law(written_in_torch):
+    law = pf.targets.DoubleWell(2, mu=0.0, b=1.0)
+    target = law.torch_log_density if written_in_torch else law
+    start = law.sample(N, seed=1, dtype=torch.float64)
+    how = {"warmup": 60, "n_steps": 100, "store": "last", "seed": 2}
+    chains = pf.sample(target, pf.UnderdampedLangevin(friction=1.5), start, **how)
+    assert p_value(law, chains.x) > P_LIMIT
+    # What a test would say of steps of that size, from what is known of their beginning and end.
+    kernel, x, v = chains.kernel, chains.x, chains.kernel.velocity
+    h = kernel.step_size
+    after = pf.sample(target, kernel, x, n_steps=1, store="last", seed=3)
+    y, w = after.x, after.kernel.velocity
+
+    def energy(x, v):
+        return v.square().sum(1) / 2 - law.log_density(x)
+
+    kicked, noisy = v + h / 2 * law.score(x), w - h / 2 * law.score(y)
+    heat = (noisy.square() - kicked.square()).sum(1) / 2
+    accept = (energy(x, v) + heat - energy(y, w)).exp().clamp(max=1).mean()
+    assert abs(accept - 0.99) < 0.004
+    loose = pf.sample(
+        target, pf.UnderdampedLangevin(friction=1.5, target_accept=0.75), start, **how
+    )
+    assert loose.kernel.step_size > 2 * h
+    assert p_value(law, loose.x) < P_LIMIT
+
+
+@pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")
+def test_a_warm_up_of_underdamped_langevin_itself_leaves_the_law():
+    # It refuses what a Metropolis test does: of steps so long, half.
+    law = ZOO["double-well"]
+    start = law.sample(N, seed=1, dtype=torch.float64)
+    kernel = pf.UnderdampedLangevin(target_accept=0.5)
+    states = []
+    warm = pf.sample(
+        law, kernel, start, warmup=80, n_steps=80, store="last", seed=2,
+        callback=lambda step, x: states.append(x.clone()) if step == 80 else None,
+    )  # fmt: skip
+    assert p_value(law, states[0]) > P_LIMIT
+    assert p_value(law, warm.x) < P_LIMIT  # without the test
+
+
 def test_annealing_follows_the_exact_variance():
     # On U = x^2 / 2 the variance obeys v' = (1 - h)^2 v + 2 h / beta_k.
     h, n, betas = 0.2, 200_000, torch.linspace(0.2, 4.0, 25)

@@ -23,6 +23,7 @@ TORCH = pf.Energy(lambda x: -LAW.torch_log_density(x))
 KERNELS = {
     "langevin": (pf.Langevin(0.05), 0),
     "underdamped": (pf.UnderdampedLangevin(0.2, 1.0), 0),
+    "underdamped, tuned": (pf.UnderdampedLangevin(friction=0.5), 40),
     "annealed": (pf.AnnealedLangevin(0.05, torch.linspace(0.5, 2.0, 20)), 0),
     "autoregressive": (pf.MetropolisHastings(pf.mcmc.Autoregressive(0.7, 1.2)), 0),
     "random-walk": (pf.RandomWalk(), 40),

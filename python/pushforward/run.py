@@ -221,11 +221,12 @@ class Run:
             self._advance_native(n)
 
     def _adapt(self, warm_up: WarmUp) -> None:
-        before = self.state.counts.accepted.clone()
+        end = self.kernel.trial(self.state, self.next_step)
         self._take(1)
+        accepted = end()
         counts = self.state.counts
         dead = (counts.n_nonfinite >= self.position) & (counts.accepted == 0)
-        warm_up.update(counts.accepted - before, self.x, dead)
+        warm_up.update(accepted, self.x, dead)
         done = self.position == self.plan.warmup
         kernel = cast("Kernel", warm_up.result if done else warm_up.kernel)
         self.kernel = kernel.prepare(self.x)

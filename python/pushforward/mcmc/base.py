@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -189,6 +189,14 @@ class Kernel(ABC):
     def log_density(self, state: State) -> Tensor:
         """Return the log-density at the state of a run on a torch target."""
 
+    def trial(self, state: State, step: int) -> Callable[[], Tensor]:
+        """Return what ends a warm-up's next step and gives its acceptance probabilities.
+
+        They have the shape ``(n_chains,)``.
+        """
+        before = state.counts.accepted.clone()
+        return lambda: state.counts.accepted - before
+
     def finished(self, state: State) -> Kernel:
         """Return the kernel with what it needs to go on from the state."""
         return self
@@ -282,6 +290,13 @@ def normals(state: State, step: int | Tensor, purpose: int) -> Tensor:
     zeros = torch.zeros_like(state.x)
     _ops.proposal_(zeros, zeros, scale=1.0, purpose=purpose, **state.where(step))
     return zeros
+
+
+def row_sums(x: Tensor) -> Tensor:
+    """Return the sum of each row of ``x`` in float64, whose bits no number of threads changes."""
+    columns = _ops.rows(x).mT.contiguous()
+    totals = torch.zeros(columns.shape[1], dtype=torch.float64, device=x.device)
+    return _ops.add_chain_sums_(totals, columns[None], chain_offset=0)
 
 
 def uniforms(state: State, step: int | Tensor, purpose: int) -> Tensor:

@@ -16,10 +16,16 @@ from pushforward.mcmc.base import (
     Kernel,
     State,
     check_positive,
+    check_share,
+    chosen_step,
     held,
+    mean_of,
     normals,
     per_chain,
+    row_sums,
+    uniforms,
 )
+from pushforward.targets import NativeTarget
 
 
 class _Unadjusted(Kernel):
@@ -183,18 +189,29 @@ class UnderdampedLangevin(_Unadjusted):
     positions is exact. A run's result holds the kernel with the velocity it ended with, so that it
     can go on.
 
+    A step makes no test, but a warm-up asks what it would say: all but friction and noise are
+    reversible and keep volumes, so that a Metropolis test would accept them with probability
+    ``min(1, exp(-beta * dH))``, where ``dH`` is what they change of ``H = -log pi(x) + v**2 / 2``.
+
     Args:
-        step_size: length of a step in time, positive, a number or one value a chain.
-        friction: ``gamma``, likewise.
+        step_size: length of a step in time, positive, a number or one value a chain; may be left
+            out where a warm-up finds it.
+        friction: ``gamma``, likewise positive.
         beta: inverse temperature, likewise.
         velocity: at the start, like the state; by default drawn from ``N(0, 1 / beta)``.
+        target_accept: mean acceptance probability that a warm-up aims at, of a test that is not
+            made: the nearer to 1, the nearer is the law to ``pi**beta``. At the default the second
+            moment of ``exp(-x**4)`` is 0.6 percent off.
 
     Raises:
         TypeError: a parameter is neither a number nor a tensor.
-        ValueError: a parameter is not positive and finite, or the velocity has another shape.
+        ValueError: a parameter is not positive and finite, the velocity has another shape, or
+            ``target_accept`` is not between 0 and 1.
 
     Reference: B. Leimkuhler and C. Matthews (2013), Rational construction of stochastic numerical
-    methods for molecular sampling, Applied Mathematics Research eXpress.
+    methods for molecular sampling, Applied Mathematics Research eXpress; N. Bou-Rabee and
+    E. Vanden-Eijnden (2010), Pathwise accuracy and ergodicity of Metropolized integrators for SDEs,
+    Communications on Pure and Applied Mathematics 63.
 
     Example:
         >>> import pushforward as pf, torch
@@ -206,17 +223,24 @@ class UnderdampedLangevin(_Unadjusted):
 
     """
 
-    step_size: Tensor | float
-    friction: Tensor | float
+    step_size: Tensor | float | None = None
+    friction: Tensor | float = 1.0
     beta: Tensor | float = 1.0
     velocity: Tensor | None = None
+    target_accept: float = 0.99
     name: ClassVar[str] = "underdamped"
+    metric_choice: ClassVar[str] = "unit"
+    steps_per_chain: ClassVar[bool] = True
+    tuned: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
         for name in ("step_size", "friction", "beta"):
-            check_positive(getattr(self, name), name)
+            if name != "step_size" or self.step_size is not None:
+                check_positive(getattr(self, name), name)
             object.__setattr__(self, name, held(getattr(self, name)))
         object.__setattr__(self, "velocity", held(self.velocity))
+        accept = check_share(self.target_accept, "target_accept")
+        object.__setattr__(self, "target_accept", accept)
 
     def prepare(self, x: Tensor) -> UnderdampedLangevin:
         """Return the kernel with its parameters checked against the state ``x`` and in its type."""
@@ -229,7 +253,7 @@ class UnderdampedLangevin(_Unadjusted):
             if not bool(self.velocity.isfinite().all()):
                 raise ValueError("velocity: expected finite values, got inf or nan")
         return self._with(
-            step_size=per_chain(self.step_size, x, "step_size"),
+            step_size=per_chain(chosen_step(self.step_size, self), x, "step_size"),
             friction=per_chain(self.friction, x, "friction"),
             beta=per_chain(self.beta, x, "beta"),
             velocity=None if self.velocity is None else self.velocity.to(x),
@@ -274,7 +298,7 @@ class UnderdampedLangevin(_Unadjusted):
         x, velocity = state.x, state.memory["velocity"]
         value, score = state.memory["log_density"], state.memory["score"]
         before = value.clone()
-        h, beta = column(self.step_size, x), column(self.beta, x)
+        h, beta = column(chosen_step(self.step_size, self), x), column(self.beta, x)
         angle = torch.as_tensor(h * column(self.friction, x), dtype=torch.float64)
         keep = torch.exp(-angle).to(x.dtype)
         spread = (-torch.expm1(-2 * angle) / beta).sqrt().to(x.dtype)
@@ -293,6 +317,52 @@ class UnderdampedLangevin(_Unadjusted):
         value.copy_(torch.where(taken, next_value, value))
         state.commit(proposed)
         return before
+
+    def trial(self, state: State, step: int) -> Callable[[], Tensor]:
+        """Return what ends a warm-up's next step by a Metropolis test.
+
+        Where it refuses the chain goes back and its velocity turns around, so that steps that are
+        too long lead nowhere (A. M. Horowitz (1991), Physics Letters B 268).
+        """
+        x, before = state.x.clone(), {k: v.clone() for k, v in self._memory(state).items()}
+        n_refused = state.counts.n_nonfinite.clone()
+
+        def end() -> Tensor:
+            now, h = self._memory(state), column(chosen_step(self.step_size, self), x)
+            kicked = before["velocity"] + 0.5 * h * before["score"]
+            noisy = now["velocity"] - 0.5 * h * now["score"]
+            twice = kicked**2 - before["velocity"] ** 2 + now["velocity"] ** 2 - noisy**2
+            gained = (now["log_density"] - before["log_density"]).double() - row_sums(twice) / 2
+            accept = _ops.elementwise_math("exp", (self.beta * gained).clamp(max=0.0))
+            taken = (state.counts.n_nonfinite == n_refused) & accept.isfinite()
+            accept = torch.where(taken, accept, 0.0)
+            refused = uniforms(state, step, random.PURPOSES["accept"]) >= accept
+            before["velocity"].neg_()
+            for to, back in ((state.x, x), *((now[k], v) for k, v in before.items())):
+                to.copy_(torch.where(column(refused, to), back, to))
+            return accept
+
+        return end
+
+    def _memory(self, state: State) -> dict[str, Tensor]:
+        """Return the velocity, the log-density and the score at the state."""
+        if not self.runs_on(state.target):
+            return state.memory
+        law, rows = cast(NativeTarget, state.target), _ops.rows(state.x)
+        score = law.score(rows).view_as(state.x)
+        return {**state.memory, "log_density": law.log_density(rows), "score": score}
+
+    def with_step(self, step_size: Tensor | float) -> UnderdampedLangevin:
+        """Return the kernel with a step size, or one a chain."""
+        return self._with(step_size=step_size)
+
+    def with_metric(self, covariance: Tensor) -> UnderdampedLangevin:
+        """Return the kernel itself: it has no metric."""
+        return self
+
+    def first_guess(self, dim: int) -> float:
+        """Return the step size that a warm-up begins with."""
+        return mean_of(self.step_size, 0.3 / dim ** (1 / 6))
 
     def finished(self, state: State) -> UnderdampedLangevin:
         """Return the kernel with the last velocity."""
