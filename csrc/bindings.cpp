@@ -3,10 +3,12 @@
 // of the CPU level chosen at import. No mathematics here.
 #include <pybind11/pybind11.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arguments.hpp"
@@ -172,6 +174,32 @@ void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares
                       output(sum, "sum"), output(squares, "squares"), open});
 }
 
+// States (n_states, n_chains, *event) of a real type, of which left_out (n_states, n_chains), uint8
+// or None, says which do not count.
+void add_states(py::handle x, py::handle states, py::handle left_out, py::handle moments,
+                py::handle steps_done, int n_threads) {
+  const Shaped s(x, "x", true);
+  const MomentArgs m(moments, s);
+  if (m.view.group.first == nullptr) bad_value("moments", "an open group", "none");
+  const int64_t done = whole(steps_done, "steps_done");
+  const TensorView waiting(states, "states", false);
+  const int64_t n = waiting.ndim > 0 ? waiting.shape[0] : 0;
+  if (n < 1 || n > kStepGroup - done % kStepGroup) {
+    bad_value("states", "as many as the open group has room for", std::to_string(n));
+  }
+  waiting.must_be(s.dtype);
+  waiting.must_be_with(s.x);
+  waiting.must_have_numel(n * s.x.numel(), "n_states like x");
+  const uint8_t* marks = nullptr;
+  if (!left_out.is_none()) {
+    const TensorView t = s.other(left_out, "left_out", n * s.n_chains, "(n_states, n_chains)");
+    if (t.bits != 8) bad_type("left_out", "uint8", "another type");
+    marks = static_cast<const uint8_t*>(t.data);
+  }
+  launch(&OpTable::add_states, AddStatesParams{s.dtype, place_of(s.x, n_threads), waiting.data,
+                                               marks, n, s.n_chains, s.dim, done, m.view});
+}
+
 // x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU
 // may be None, as the shift may, which then is 0.
 void pooled(py::handle x, py::handle shift, int products, py::handle chain_offset,
@@ -255,7 +283,28 @@ void math(int function, py::handle in, py::handle out, int n_threads) {
 
 void advise(py::handle tensor) {
   const TensorView t(tensor, "tensor", false);
-  advise_huge_pages(t.data, t.numel() * (t.bits / 8));
+  advise_huge_pages(t.data, t.bytes());
+}
+
+// Copies a dense tensor of a CPU to another one of as many bytes, apart from it.
+void copy(py::handle to, py::handle from, int n_threads) {
+  const TensorView source(from, "from", false), target(to, "to", false);
+  for (const TensorView* t : {&source, &target}) {
+    if (t->device() >= 0) bad_value(t->name, "a tensor of the CPU", "one of a GPU");
+  }
+  if (source.bytes() != target.bytes()) {
+    bad_value("to", "as many bytes as in from", target.shape_text());
+  }
+  target.must_not_overlap(source, false);
+  const std::pair memory(static_cast<char*>(target.data), static_cast<const char*>(source.data));
+  const py::gil_scoped_release unlocked;
+  parallel_for(
+      source.bytes(), 1 << 16, n_threads, 0.1 * static_cast<double>(source.bytes()), 0,
+      [](void* context, int64_t begin, int64_t end, void*) {
+        const auto& [out, in] = *static_cast<const decltype(memory)*>(context);
+        memcpy(out + begin, in + begin, static_cast<size_t>(end - begin));
+      },
+      const_cast<void*>(static_cast<const void*>(&memory)));
 }
 
 }  // namespace
@@ -288,11 +337,13 @@ PYBIND11_MODULE(_native, m) {
   m.def("reverse", &reverse);
   m.def("pool", &pool);
   m.def("totals", &totals);
+  m.def("add_states", &add_states);
   m.def("pooled", &pooled);
   m.def("sketch", &sketch);
   m.attr("sketch_bins") = kSketchBins;
   m.def("math", &math);
   m.def("advise_huge_pages", &advise);
+  m.def("copy", &copy);
   bind_chains(m);
   bind_lattices(m);
 }

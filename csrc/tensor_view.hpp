@@ -72,6 +72,7 @@ class TensorView {
   uint8_t code = 0, bits = 0;
 
   int64_t numel() const { return numel_; }
+  int64_t bytes() const { return numel_ * (bits / 8); }
   int64_t n_chains() const;     // first dimension; ValueError for a 0-d tensor
   int64_t dim() const;          // product of the others
   Dtype dtype() const;          // TypeError unless float32 or float64
@@ -108,7 +109,6 @@ class TensorView {
   bool read_by_exchange(py::handle tensor);
   void read_by_attributes(py::handle tensor);
   void measure(const int64_t* strides);
-  int64_t bytes() const { return numel_ * (bits / 8); }
   std::string dtype_text() const;
 
   bool dense_ = true;

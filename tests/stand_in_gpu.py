@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pushforward import _native
+from pushforward import _native, sums
 from pushforward._ops import arguments
 
 aten = torch.ops.aten
@@ -46,6 +46,7 @@ class Gpu(TorchDispatchMode):
         for name, value in cuda.items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(arguments, "_modes_active", lambda: 0)  # a GPU is no mode
+        patch.setattr(sums, "WAIT_ON", frozenset())
 
     def native(self, function, *args):
         self.in_native = True

@@ -8,7 +8,7 @@ import torch
 
 import pushforward as pf
 from conftest import totals_of
-from pushforward import _ops
+from pushforward import _ops, sums
 from pushforward._ops.arguments import BatchMoments
 
 N = 42  # steps; three groups of sixteen begin
@@ -174,3 +174,86 @@ def test_totals_in_place_and_of_batches():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     with pytest.raises(ValueError, match="moments: expected seven parts"):
         _ops.totals(start, moments[:3], *found)
+
+
+def added(start, states, marks, batch, at_once):
+    """Sums to which ``at_once`` states are added at a time, fewer where a group or a batch ends."""
+    moments, begin = begun(start, batch), 0
+    while begin < len(states):
+        ends = (begin + at_once, len(states), *(begin - begin % n + n for n in (16, batch)))
+        end = min(ends)
+        left_out = None if marks is None else marks[begin:end]
+        _ops.add_states(start, states[begin:end], left_out, moments, begin)
+        begin = end
+    return moments
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", [3, 16, 100])
+@pytest.mark.parametrize(("n_chains", "dim"), [(5, 1), (40, 2), (3, 37)])
+def test_states_that_wait_give_the_sums_of_native_steps(n_chains, dim, batch, dtype):
+    law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.ones(dim))
+    start = pf.random.normal(n_chains, dim, seed=2, dtype=dtype)
+    native = begun(start, batch)
+    states, _ = run("langevin", start.clone(), law, native, (), step_size=0.1, beta=1.0)
+    none = torch.zeros(N, n_chains, dtype=torch.uint8)
+    for at_once in (1, 5, 16):
+        for marks in (None, none):
+            found = added(start, states, marks, batch, at_once)
+            assert all(
+                torch.equal(a, b) for a, b in zip(all_sums(native), all_sums(found), strict=True)
+            )
+    some = (pf.random.uniform(N, n_chains, seed=3) < 0.2).to(torch.uint8)
+    expected = by_definition(native, states, some == 0, batch)
+    for at_once in (1, 5, 16):
+        found = added(start, states, some, batch, at_once)
+        rtol = 1e-5 if dtype == torch.float32 else 1e-12
+        assert all(
+            torch.allclose(a, b, rtol=rtol, atol=rtol)
+            for a, b in zip(all_sums(found), expected, strict=True)
+        )
+
+
+def test_states_that_wait_are_checked():
+    x = torch.zeros(3, 2)
+    states, moments = torch.zeros(4, 3, 2), begun(x, 5)
+    with pytest.raises(ValueError, match=r"states: .*room for, got 4"):
+        _ops.add_states(x, states, None, moments, 13)
+    with pytest.raises(ValueError, match=r"states: "):
+        _ops.add_states(x, states[:, :2].contiguous(), None, moments, 0)
+    with pytest.raises(TypeError, match=r"states: "):
+        _ops.add_states(x, states.double(), None, moments, 0)
+    with pytest.raises(ValueError, match=r"left_out: "):
+        _ops.add_states(x, states, torch.zeros(3, 3, dtype=torch.uint8), moments, 0)
+    with pytest.raises(TypeError, match=r"left_out: expected uint8"):
+        _ops.add_states(x, states, torch.zeros(4, 3), moments, 0)
+    with pytest.raises(ValueError, match=r"moments: expected an open group"):
+        _ops.add_states(x, states, None, moments._replace(open_group=None), 0)
+
+
+@pytest.mark.parametrize("kernel", [pf.MALA(0.3), pf.Langevin(0.3)])
+def test_how_many_states_wait_changes_no_bit(kernel, monkeypatch):
+    # Where the log-density is no number Langevin takes no step, and such steps do not count.
+    def law(x):
+        return torch.where(x[:, 0] > 1.5, torch.nan, -0.5 * x.square().sum(1))
+
+    def results():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            chains = pf.sample(law, kernel, torch.zeros(50, 3), n_steps=150, seed=4, store="stats")
+        return [
+            chains.mean,
+            chains.var,
+            chains.rhat,
+            chains.mcse,
+            *chains.tallies.__dict__.values(),
+        ]
+
+    many = results()
+    monkeypatch.setattr(sums, "_MOST_WAITING", 0)
+    one = results()
+    same = [
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        for a, b in zip(many, one, strict=True)
+    ]
+    assert all(same)

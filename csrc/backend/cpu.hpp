@@ -92,6 +92,16 @@ struct ChainTile {
   PF_HD void store_rows(U* rows, D dim, const Pack<U>* x) const {
     for (int64_t i = 0; i < dim; ++i) store_column(rows, dim, i, x[i]);
   }
+  // Rows of the chains for which m is not set become those of `from`.
+  template <class U>
+  PF_HD void copy_rows_unless(MaskOf<T> m, U* rows, const U* from, D dim) const {
+    constexpr int kPerRegister = Real::kLanesPerRegister;
+    for (int l = 0; l < count; ++l) {
+      if (m.r[l / kPerRegister][l % kPerRegister] != 0) continue;
+      const int64_t row = (first + l) * dim;
+      memcpy(rows + row, from + row, static_cast<size_t>(dim) * sizeof(U));
+    }
+  }
   PF_HD Real load(const PerChain& p) const {
     T lanes[kLanes];
     for (int l = 0; l < kLanes; ++l) lanes[l] = value_of<T>(p, chain(l));
@@ -168,16 +178,23 @@ struct OrderedSum {
   }
 };
 
+// body(one or several) for n items of arrays.
+template <class Body>
+static void for_each_item(int64_t n, const Place& place, double nanoseconds, const Body& body) {
+  const int64_t block = (n / (4 * place.n_threads * kLanes) + 1) * kLanes;
+  for_each_block(n, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) body(SeveralItems{i});
+    for (; i < end; ++i) body(OneItem<>{i});
+  });
+}
+
 // body(one or several, sum) for n columns, where sum is an OrderedSum. Rows may lie a power of
 // two apart, so that what is next to a number is read with it or from memory again.
 template <class Body>
 static void for_each_sum(int64_t n, const Place& place, double nanoseconds, const Body& body) {
-  const int64_t block = (n / (4 * place.n_threads * kLanes) + 1) * kLanes;
-  for_each_block(n, block, place, nanoseconds, 0, [&](int64_t begin, int64_t end, void*) {
-    int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) body(SeveralItems{i}, OrderedSum{});
-    for (; i < end; ++i) body(OneItem<>{i}, OrderedSum{});
-  });
+  for_each_item(n, place, nanoseconds,
+                [&](const auto& at) PF_INLINE_LAMBDA { body(at, OrderedSum{}); });
 }
 
 // body(row) for every row; `nanoseconds` is the cost of them all.

@@ -161,6 +161,10 @@ struct ChainTile {
   PF_HD void store_rows(U* rows, D dim, const From& x) const {
     dim.each([&](int64_t i) { store_column<U>(rows, dim, i, x[i]); });
   }
+  template <class U>
+  PF_HD void copy_rows_unless(bool m, U* rows, const U* from, D dim) const {
+    if (!m) store_rows(rows, dim, from + chain * dim);
+  }
   PF_HD T load(const PerChain& p) const { return value_of<T>(p, chain); }
   template <class U>
   PF_HD U load_values(const U* values) const {
@@ -250,6 +254,17 @@ rows_kernel(int64_t n, Body body) {
 template <class Body>
 static void for_each_row(int64_t n_rows, const Place& place, double, const Body& body) {
   launch(place, (n_rows + kThreads - 1) / kThreads, kThreads, 0, rows_kernel<Body>, n_rows, body);
+}
+
+// body(one) for n items of arrays.
+template <class Body>
+struct ItemOfRow {
+  Body body;
+  PF_HD void operator()(int64_t i) const { body(OneItem<>{i}); }
+};
+template <class Body>
+static void for_each_item(int64_t n, const Place& place, double nanoseconds, const Body& body) {
+  for_each_row(n, place, nanoseconds, ItemOfRow<Body>{body});
 }
 
 // The threads of a block take a group of terms each, and the first adds the groups up in order.

@@ -58,10 +58,10 @@ struct AcceptChains {
     tile.store(p.tallies.accepted_squares,
                fma(probability, probability, tile.load_values(p.tallies.accepted_squares)));
     dim.sync();
-    dim.each([&](int64_t i) {
-      x.put(i, select(verdict.refused, x[i], y[i]));
-      if (p.score != nullptr) score.put(i, select(verdict.refused, score[i], next_score[i]));
-    });
+    tile.copy_rows_unless(verdict.refused, x.rows, y.rows, dim);
+    if (p.score != nullptr) {
+      tile.copy_rows_unless(verdict.refused, score.rows, next_score.rows, dim);
+    }
     tile.store(values, select(verdict.refused, value, next_value));
     if (p.moments.sum != nullptr) add_to_moments(tile, x);
   }

@@ -55,10 +55,6 @@ class FieldMoments {
   }
 
  private:
-  template <class U>
-  PF_HD U* of_this(U* all) const {
-    return all + index_ * lattice_.sites();
-  }
   PF_HD T* memory_of_count() const { return static_cast<T*>(m_.group.count) + index_; }
 
   // Adds n states one after another to the open group, and that, where it ends, to the other sums.
@@ -78,58 +74,23 @@ class FieldMoments {
                          SumsDue due) const {
     Array added[kFieldsWaiting];  // which the compiler can keep in registers
     for (int i = 0; i < kFieldsWaiting && i < n; ++i) added[i] = states[i];
-    // Copies, since what is written may lie anywhere for all that the compiler knows.
-    const T* shift = of_this(static_cast<const T*>(m_.shift));
-    T* first = of_this(static_cast<T*>(m_.group.first));
-    T* group_sum = of_this(static_cast<T*>(m_.group.sum));
-    T* group_squares = of_this(static_cast<T*>(m_.group.squares));
-    double *sum = of_this(m_.sum), *squares = of_this(m_.sum_of_squares);
-    double *at_batch = of_this(m_.sum_at_batch), *batches = of_this(m_.batch_squares);
+    // A copy, since what is written may lie anywhere for all that the compiler knows.
+    const SumsInMemory<T> sums(m_, index_ * lattice_.sites());
     lattice_.for_each_site([=](const auto& at) PF_INLINE_LAMBDA {
       if constexpr (kCount > 0) {
-        if (due.batch) {  // these are in no near cache
-          at.fetch_ahead(at_batch);
-          at.fetch_ahead(batches);
-        }
+        if (due.batch) sums.fetch_batches_ahead(at);
       }
-      const bool begins = !was_open && (kCount > 0 || n > 0);
-      auto g = begun(begins ? at.value(added[0]) : at.load(was_open ? first : shift));
-      if (was_open) {
-        g.sum = at.load(group_sum);
-        g.squares = at.load(group_squares);
-      }
-      if (begins && !due.group) at.store(first, g.first);
-      if constexpr (kCount > 0) {
-        PF_UNROLL
-        for (int i = 0; i < kCount; ++i) g.add(at.value(added[i]));
-      } else {
-        for (int i = 0; i < kFieldsWaiting && i < n; ++i) g.add(at.value(added[i]));
-      }
-      if (!due.group) {
-        at.store(group_sum, g.sum);
-        at.store(group_squares, g.squares);
-        if (!due.batch) return;
-      }
-      auto all = at.load(sum);
-      const GroupTerms<decltype(all)> terms(g, decltype(all)(count), at.load(shift));
-      all = all + terms.sum;
-      if (due.group) {
-        const auto all_squares = at.load(squares) + terms.squares;
-        at.store(sum, all);
-        at.store(squares, all_squares);
-      }
-      if (due.batch) close(at, all, at_batch, batches);
+      const auto state = [&](int i) PF_INLINE_LAMBDA { return at.value(added[i]); };
+      sums.add(at, was_open, kCount > 0 ? kCount : n, count, due, state,
+               [&](auto& g) PF_INLINE_LAMBDA {
+                 if constexpr (kCount > 0) {
+                   PF_UNROLL
+                   for (int i = 0; i < kCount; ++i) g.add(state(i));
+                 } else {
+                   for (int i = 0; i < kFieldsWaiting && i < n; ++i) g.add(state(i));
+                 }
+               });
     });
-  }
-  template <class Sites, class Wide>
-  static PF_HD void close(const Sites& at, Wide all, double* at_batch, double* batches) {
-    const Wide grown = all - at.load(at_batch);
-    at.store(batches, at.load(batches) + grown * grown);
-    at.store(at_batch, all);
-  }
-  template <class Real>
-  static PF_HD GroupSums<Real> begun(Real first) {
-    return {first, Real(T(0)), Real(T(0))};
   }
 
   const Moments& m_;

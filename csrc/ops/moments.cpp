@@ -35,6 +35,59 @@ struct CommitChain {
   }
 };
 
+// States that have waited go to the streaming sums.
+template <class T>
+struct AddStates {
+  AddStatesParams p;
+  SumsInMemory<T> sums;
+  int64_t n_open;  // states that the open group has before
+  SumsDue due;
+
+  // One number or several, of which all states count.
+  template <class At>
+  PF_HD void operator()(const At& at) const {
+    const auto state = [&](int64_t k) PF_INLINE_LAMBDA { return at.load(states(k)); };
+    sums.add(at, n_open > 0, p.n_states, static_cast<double>(n_open + p.n_states), due, state,
+             [&](auto& g) PF_INLINE_LAMBDA {
+               for (int64_t k = 0; k < p.n_states; ++k) g.add(state(k));
+             });
+  }
+  PF_HD const T* states(int64_t k) const {
+    return static_cast<const T*>(p.states) + k * p.n_chains * p.dim;
+  }
+  PF_HD T& count(int64_t chain) const { return static_cast<T*>(p.moments.group.count)[chain]; }
+};
+// A chain of which some states do not count.
+template <class T>
+struct AddStatesThatCount {
+  AddStates<T> all;
+
+  PF_HD void operator()(int64_t chain) const {
+    const AddStatesParams& p = all.p;
+    const auto counts = [&](int64_t k) { return p.left_out[k * p.n_chains + chain] == 0; };
+    T count = all.n_open > 0 ? all.count(chain) : T(0);
+    for (int64_t k = 0; k < p.n_states; ++k) count += counts(k) ? T(1) : T(0);
+    for (int64_t i = 0; i < p.dim; ++i) {
+      const OneItem<> at{chain * p.dim + i};
+      const auto state = [&](int64_t k) { return at.load(all.states(k)); };
+      all.sums.add(at, all.n_open > 0, p.n_states, count, all.due, state, [&](auto& g) {
+        for (int64_t k = 0; k < p.n_states; ++k) {
+          if (counts(k)) g.add(state(k));
+        }
+      });
+    }
+    all.count(chain) = all.due.group ? T(0) : count;
+  }
+};
+// What the open group has then, where all states count.
+template <class T>
+struct CountStates {
+  AddStates<T> all;
+  PF_HD void operator()(int64_t chain) const {
+    all.count(chain) = all.due.group ? T(0) : T(all.n_open + all.p.n_states);
+  }
+};
+
 // Mean and variance of a coordinate over all chains and steps, or of some coordinates.
 template <class T>
 struct PoolCoordinate {
@@ -116,6 +169,22 @@ void pool(const PoolParams& p) {
   with_dtype(p.dtype, [&](auto zero) {
     const double cost = 4.0 * static_cast<double>(p.n_chains) * static_cast<double>(p.dim);
     for_each_sum(p.dim, p.place, cost, PoolCoordinate<decltype(zero)>{p});
+  });
+}
+
+void add_states(const AddStatesParams& p) {
+  with_dtype(p.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n_done = p.steps_done + p.n_states, n = p.n_chains * p.dim;
+    const Moments& m = p.moments;
+    const SumsDue due{!inside_group(m, n_done), m.batch > 0 && n_done % m.batch == 0};
+    const AddStates<T> all{p, SumsInMemory<T>(m, 0), p.steps_done % steps_of_group(m), due};
+    const double cost = (2.0 + 0.5 * static_cast<double>(p.n_states)) * static_cast<double>(n);
+    if (p.left_out != nullptr)
+      return for_each_row(p.n_chains, p.place, cost, AddStatesThatCount<T>{all});
+    for_each_item(n, p.place, cost, all);
+    const bool was_open = all.n_open > 0;
+    if (was_open || !due.group) for_each_row(p.n_chains, p.place, 0.0, CountStates<T>{all});
   });
 }
 

@@ -159,6 +159,18 @@ struct TotalsParams {
   double* open_batch;
 };
 
+// n_states recorded steps after steps_done earlier ones, whose states (n_states, n_chains, dim)
+// wait, are added to the moments; they end with the group, or before. left_out (n_states, n_chains)
+// says which do not count, unless it is null: then all of the open group do.
+struct AddStatesParams {
+  Dtype dtype;
+  Place place;
+  const void* states;
+  const uint8_t* left_out;
+  int64_t n_states, n_chains, dim, steps_done;
+  Moments moments;
+};
+
 // total (width,) += the sums of the states, one state after another; those of a state are taken by
 // aligned groups of 1024 global chain indices, then the groups in order.
 struct PooledParams {
@@ -268,6 +280,7 @@ struct OpTable {
   void (*reverse)(const ReverseParams&);
   void (*pool)(const PoolParams&);
   void (*totals)(const TotalsParams&);
+  void (*add_states)(const AddStatesParams&);
   void (*pooled)(const PooledParams&);
   void (*sketch)(const SketchParams&);
   void (*math)(const MathParams&);

@@ -66,4 +66,67 @@ struct GroupTerms {
   }
 };
 
+// The sums of some numbers in memory, from number `offset` on.
+template <class T>
+class SumsInMemory {
+ public:
+  PF_HD SumsInMemory(const Moments& m, int64_t offset)
+      : shift_(static_cast<const T*>(m.shift) + offset),
+        first_(static_cast<T*>(m.group.first) + offset),
+        group_sum_(static_cast<T*>(m.group.sum) + offset),
+        group_squares_(static_cast<T*>(m.group.squares) + offset),
+        sum_(m.sum + offset),
+        squares_(m.sum_of_squares + offset),
+        at_batch_(m.sum_at_batch + offset),
+        batches_(m.batch_squares + offset) {}
+
+  // Adds n states of what `at` reaches, the first of them `state(0)`, to the open group, which has
+  // then `count`, and that, where it ends, to the other sums. each(g) adds to g those that count.
+  template <class At, class Count, class State, class Each>
+  PF_HD void add(const At& at, bool was_open, int64_t n, Count count, SumsDue due,
+                 const State& state, const Each& each) const {
+    const bool begins = !was_open && n > 0;
+    auto g = begun(begins ? state(0) : at.load(was_open ? first_ : shift_));
+    if (was_open) {
+      g.sum = at.load(group_sum_);
+      g.squares = at.load(group_squares_);
+    }
+    if (begins && !due.group) at.store(first_, g.first);
+    each(g);
+    if (!due.group) {
+      at.store(group_sum_, g.sum);
+      at.store(group_squares_, g.squares);
+      if (!due.batch) return;
+    }
+    auto all = at.load(sum_);
+    const GroupTerms<decltype(all)> terms(g, decltype(all)(count), at.load(shift_));
+    all = all + terms.sum;
+    if (due.group) {
+      const auto all_squares = at.load(squares_) + terms.squares;
+      at.store(sum_, all);
+      at.store(squares_, all_squares);
+    }
+    if (!due.batch) return;
+    const decltype(all) grown = all - at.load(at_batch_);
+    at.store(batches_, at.load(batches_) + grown * grown);
+    at.store(at_batch_, all);
+  }
+  // What the end of a batch touches is in no near cache.
+  template <class At>
+  PF_HD void fetch_batches_ahead(const At& at) const {
+    at.fetch_ahead(at_batch_);
+    at.fetch_ahead(batches_);
+  }
+
+ private:
+  template <class Real>
+  static PF_HD GroupSums<Real> begun(Real first) {
+    return {first, Real(T(0)), Real(T(0))};
+  }
+
+  const T* shift_;
+  T *first_, *group_sum_, *group_squares_;
+  double *sum_, *squares_, *at_batch_, *batches_;
+};
+
 }  // namespace pf::PF_BACKEND

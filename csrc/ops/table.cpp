@@ -22,6 +22,7 @@
   void reverse(const ReverseParams&);                                                          \
   void pool(const PoolParams&);                                                                \
   void totals(const TotalsParams&);                                                            \
+  void add_states(const AddStatesParams&);                                                     \
   void pooled(const PooledParams&);                                                            \
   void sketch(const SketchParams&);                                                            \
   void math(const MathParams&);                                                                \
@@ -35,10 +36,10 @@
   int64_t phi4_evaluate_workspace(const Phi4EvaluateParams&);                                  \
   static const OpTable table = {level_name, fill, langevin, langevin_run, random_walk_run,     \
                                 mala_run, underdamped_run, hmc_run, nuts_run, accept,          \
-                                evaluate, commit, diffuse, reverse, pool, totals, pooled,      \
-                                sketch, math, ising, clusters, phi4_run, phi4_evaluate,        \
-                                ising_workspace, clusters_workspace, phi4_run_workspace,       \
-                                phi4_evaluate_workspace};                                      \
+                                evaluate, commit, diffuse, reverse, pool, totals, add_states,  \
+                                pooled, sketch, math, ising, clusters, phi4_run,               \
+                                phi4_evaluate, ising_workspace, clusters_workspace,            \
+                                phi4_run_workspace, phi4_evaluate_workspace};                  \
   }
 // clang-format on
 

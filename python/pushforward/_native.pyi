@@ -126,6 +126,14 @@ def totals(
     open_batch: Tensor | None,
     n_threads: int,
 ) -> None: ...
+def add_states(
+    x: Tensor,
+    states: Tensor,
+    left_out: Tensor | None,
+    moments: Moments,
+    steps_done: int,
+    n_threads: int,
+) -> None: ...
 def pooled(
     x: Tensor,
     shift: Tensor | None,
@@ -145,6 +153,7 @@ def sketch(
 ) -> None: ...
 def math(function: int, input: Tensor, out: Tensor, n_threads: int) -> None: ...
 def advise_huge_pages(tensor: Tensor) -> None: ...
+def copy(to: Tensor, source: Tensor, n_threads: int) -> None: ...
 def ising(
     x: Tensor,
     temperature: Tensor,

@@ -39,7 +39,8 @@ class Recorder:
         held: which chains no step can move, ``(n_chains,)``, or None: what is pooled over chains
             leaves them out.
         names: the variables of a store on disk, by default one.
-        in_groups: whether the streaming sums are those of native steps on real states.
+        native: whether steps add to the streaming sums, see :class:`StreamingSums`.
+        left_out: likewise.
 
     """
 
@@ -57,7 +58,8 @@ class Recorder:
         resumed: bool = False,
         held: Tensor | None = None,
         names: Mapping[str, tuple[int, ...]] | None = None,
-        in_groups: bool = False,
+        native: bool = False,
+        left_out: Tensor | None = None,
     ) -> None:
         self._held, self._moves = held, None if held is None else (~held).nonzero()[:, 0]
         self.thin, self.n_steps, self.steps_done = thin, n_steps, 0
@@ -65,7 +67,9 @@ class Recorder:
         self.draws: Tensor | None = None
         self.log_density: Tensor | None = None
         self.disk: DrawStore | None = None
-        self.sums = None if store == "last" else StreamingSums(x, n_steps, in_groups=in_groups)
+        self.sums: StreamingSums | None = None
+        if store != "last":
+            self.sums = StreamingSums(x, n_steps, native=native, left_out=left_out)
         self.covariance: Covariance | None = None
         self.sketch: diagnostics.QuantileSketch | None = None
         # Of the draws that no memory keeps: the sum of their log-densities, and how many they are.
@@ -90,8 +94,10 @@ class Recorder:
 
     @property
     def moments(self) -> _ops.BatchMoments | None:
-        """What a step adds to, if anything."""
-        return None if self.sums is None else self.sums.moments
+        """What a step itself adds to, if anything."""
+        if self.sums is None or self.sums.waiting is not None:
+            return None
+        return self.sums.moments
 
     # ---- steps of a native run -------------------------------------------------------------------
 
@@ -185,10 +191,10 @@ class Recorder:
         return self._owed is not None
 
     def take(self, x: Tensor, n_nonfinite: Tensor) -> None:
-        """Take in the state after a step, whose streaming sums were added to already."""
+        """Take in the state after a step."""
         self.steps_done += 1
         if self.sums is not None:
-            self.sums.close_batch(self.steps_done)
+            self.sums.take(x, self.steps_done)
         self._keep(x, n_nonfinite)
 
     def _keep(self, x: Tensor, n_nonfinite: Tensor) -> None:

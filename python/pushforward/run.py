@@ -180,7 +180,7 @@ class Run:
         evaluates.
         """
         sums = None if self.recorder is None else self.recorder.sums
-        if sums is None or not sums.in_groups:
+        if sums is None or not sums.in_groups or sums.waiting is not None:
             return 1
         step = 4 * self.kernel.evaluations * self._evaluation
         return int(pacing.SECONDS / max(step, 1e-9)) // _ops.GROUP * _ops.GROUP or 1
@@ -190,10 +190,10 @@ class Run:
 
         Any number gives the same bits; a call that cuts one takes longer.
         """
-        if self.recorder is None or self.recorder.sums is None:
+        if self.recorder is None or self.recorder.moments is None:
             return n
         done = self.recorder.steps_done
-        for unit in (self.recorder.sums.moments.batch, _ops.GROUP):
+        for unit in (self.recorder.moments.batch, _ops.GROUP):
             if n >= unit:
                 return (2 * (done + n) + unit) // (2 * unit) * unit - done  # the nearest
         return n
@@ -305,7 +305,6 @@ class Run:
             self.before = [_ops.copied(t) for t in self.state.counts.tensors()]
         attributes = {"seed": plan.seed, "kernel": self.kernel.title, "thin": plan.thin}
         attributes |= {} if self.identity is None else {"run": self.identity}
-        adds_up = self.native or native_sweeps(self.kernel, self.target) is not None
         return Recorder(
             self.x,
             n_steps,
@@ -318,7 +317,8 @@ class Run:
             resumed=self.resumed,
             held=self.held,
             names=self.target.parameters.shapes if isinstance(self.target, NamedTarget) else None,
-            in_groups=adds_up and self.x.is_floating_point(),
+            native=self.native or native_sweeps(self.kernel, self.target) is not None,
+            left_out=None if self.kernel.accepts else self.state.counts.n_nonfinite,
         )
 
     def settle(self) -> None:

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from pushforward import _ops, diagnostics
 
-__all__ = ["StreamingSums"]
+__all__ = ["WAIT_ON", "StreamingSums"]
 
 _MANY = 128  # steps, of whose halves one may be a few shorter
+WAIT_ON = frozenset({"cpu"})
+"""Types of the devices on which states of torch targets wait for the sums; a GPU's captured graphs
+add them themselves."""
+_MOST_WAITING = 1 << 28  # bytes of states that wait
 
 
 class StreamingSums:
@@ -21,17 +25,29 @@ class StreamingSums:
     Args:
         x: the state, which is copied.
         n_steps: steps to come.
-        in_groups: whether native steps on real states add to them, which they do in groups.
+        native: whether native steps add their states, real ones in groups.
+        left_out: the number of steps of each chain that do not count so far, int64 ``(n_chains,)``,
+            which changes as they are taken; None where all count.
 
     """
 
-    def __init__(self, x: Tensor, n_steps: int, *, in_groups: bool) -> None:
-        self._x, self.in_groups = x, in_groups
+    def __init__(
+        self,
+        x: Tensor,
+        n_steps: int,
+        *,
+        native: bool,
+        left_out: Tensor | None = None,
+    ) -> None:
+        real = x.is_floating_point()
+        waits = real and not native and x.device.type in WAIT_ON
+        self._x, self.in_groups = x, real and (native or waits)
+        self.waiting = WaitingStates(x, left_out) if waits else None
         # Steps of the first half. Of many it ends with a group, so that nothing has to be added up.
         self.n_first = n_steps // 2
         if n_steps >= _MANY:
             self.n_first -= self.n_first % _ops.GROUP
-        sums, shift, group = _ops.sums_about(x, 6, in_groups=in_groups)
+        sums, shift, group = _ops.sums_about(x, 6, in_groups=self.in_groups)
         self.moments = _ops.BatchMoments(
             shift, sums[0], sums[1], sums[2], sums[3], group, diagnostics.batch_size(n_steps)
         )
@@ -39,17 +55,32 @@ class StreamingSums:
         self.half: tuple[Tensor, Tensor, Tensor] | None = None
         self._open_batch: Tensor | None = None  # its sum, once the run has ended
 
-    def close_batch(self, steps_done: int) -> None:
+    def _close_batch(self, steps_done: int) -> None:
         """Close a batch if one ends with a step that has added its state."""
         m = self.moments
         if steps_done % m.batch == 0:
             m.batch_squares.add_((m.sum - m.sum_at_batch).square_())
             m.sum_at_batch.copy_(m.sum)
 
+    def take(self, x: Tensor, steps_done: int) -> None:
+        """Take in the state after a step, unless the step itself has added it."""
+        if self.waiting is None:
+            self._close_batch(steps_done)
+            return
+        self.waiting.take(x, steps_done)
+        if self.waiting.is_full or steps_done % self.moments.batch == 0:
+            self.waiting.leave(self.moments)
+
+    def settle(self) -> None:
+        """Add the states that wait."""
+        if self.waiting is not None:
+            self.waiting.leave(self.moments)
+
     def at_half(self, steps_done: int, n_nonfinite: Tensor) -> None:
         """Remember the sums if the first half ends with this step."""
         if steps_done != self.n_first or steps_done == 0:
             return
+        self.settle()
         if self.in_groups:
             _ops.totals(self._x, self.moments, *self._half)
         else:
@@ -59,6 +90,7 @@ class StreamingSums:
 
     def totals(self, steps_done: int) -> tuple[Tensor, Tensor]:
         """Return the sum and the sum of squares of all states so far."""
+        self.settle()
         m = self.moments
         if m.open_group is None or steps_done % _ops.GROUP == 0:
             return m.sum, m.sum_of_squares
@@ -66,6 +98,7 @@ class StreamingSums:
 
     def finish(self) -> None:
         """Take in the group that is open, since no step will. What batches need is used up."""
+        self.settle()
         m = self.moments
         if self._open_batch is not None:
             return
@@ -122,6 +155,7 @@ class StreamingSums:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a checkpoint holds."""
+        self.settle()
         held = {f"moments.{i}": part for i, part in enumerate(self.moments.tensors())}
         return held | {f"half.{i}": part for i, part in enumerate(self.half or ())}
 
@@ -129,6 +163,72 @@ class StreamingSums:
         """Put back what a checkpoint held."""
         for i, part in enumerate(self.moments.tensors()):
             part.copy_(tensors[f"moments.{i}"])
+        if self.waiting is not None:
+            self.waiting.restore()
         if "half.0" in tensors:
             total, squares, invalid = (tensors[f"half.{i}"].to(self._x.device) for i in range(3))
             self.half = total, squares, invalid
+
+
+class WaitingStates:
+    """The states of some steps of a CPU's chains, which are added to streaming sums together.
+
+    Reading and writing the sums costs more than adding a state: they are of twice its precision,
+    and there are several.
+
+    Args:
+        x: like the states.
+        left_out: see :class:`StreamingSums`.
+
+    """
+
+    def __init__(self, x: Tensor, left_out: Tensor | None) -> None:
+        self._x, self._n, self._done = x, 0, 0
+        few = _ops.GROUP * x.numel() * x.element_size() <= _MOST_WAITING
+        self._places = torch.empty(_ops.GROUP if few else 1, *x.shape, dtype=x.dtype)
+        self._place = self._places.unbind()
+        self._left_out = left_out
+        # Which states of the open group do not count, once there are some.
+        self._marks: Tensor | None = None
+        self._notice()
+
+    def _notice(self) -> None:
+        if self._left_out is not None:
+            self._before, self._total = self._left_out.clone(), int(self._left_out.numpy().sum())
+
+    def take(self, x: Tensor, steps_done: int) -> None:
+        """Let the state after step number ``steps_done`` wait."""
+        if x.numel() == 0:
+            return
+        _ops.copy_(self._place[self._n], x)  # without torch's threads, which then wait for more
+        if self._left_out is not None and int(self._left_out.numpy().sum()) != self._total:
+            if self._marks is None:
+                self._marks = torch.zeros(_ops.GROUP, len(x), dtype=torch.uint8)
+            self._marks[self._n] = self._left_out != self._before
+            self._notice()
+        self._n, self._done = self._n + 1, steps_done
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room, or the group ends."""
+        return self._n == len(self._place) or self._done % _ops.GROUP == 0
+
+    def leave(self, moments: _ops.BatchMoments) -> None:
+        """Add the states to the sums."""
+        n = self._n
+        if n == 0:
+            return
+        marks = None if self._marks is None else self._marks[:n]
+        _ops.add_states(self._x, self._places[:n], marks, moments, self._done - n)
+        self._n = 0
+        if self._done % _ops.GROUP == 0:
+            self._marks = None
+        elif self._marks is not None:
+            self._marks.zero_()
+
+    def restore(self) -> None:
+        """Begin anew after sums were put back, of whose open group some states may not count."""
+        self._n = 0
+        if self._left_out is not None:
+            self._marks = torch.zeros(_ops.GROUP, len(self._x), dtype=torch.uint8)
+        self._notice()

@@ -42,6 +42,14 @@ def advance(law, kernel):
 
 
 # Each writes to x and to nothing else that is looked at; ops that return a result, by a copy.
+
+
+def sum_with_states(x):
+    moments = _ops.BatchMoments(x.clone(), *zeros(4, 5, 3), x.new_zeros(50), 16)
+    _ops.add_states(x, x[None] + 1, None, moments, 15)
+    return moments.sum
+
+
 CALLS = {
     "normals": lambda x: _ops.fill_(x, uniform=False, seed=1, purpose=1, chain_offset=0, start=0),
     "langevin": lambda x: pf.ops.langevin_(x, -x, step_size=0.1, seed=1, step=0),
@@ -75,6 +83,7 @@ CALLS = {
             *zeros(2, 5, 3),
         )[0]
     ),
+    "states": lambda x: x.add_(sum_with_states(x)),
     "sums": lambda x: x.copy_(_ops.add_chain_sums_(zeros(3), 2 * x[None])),
     "math": lambda x: x.copy_(_ops.elementwise_math("exp", x)),
 }

@@ -26,6 +26,7 @@ RUNS = [
         ],
         {"PF_EMULATOR_SHARED": "16"},
     ),
+    (["tests/test_streaming_sums.py", "-k", "wait_give"], {}),
     (["tests/test_lattice_ising.py", "-k", "too_large"], {"PF_EMULATOR_SHARED": "4096"}),
     (
         ["tests/test_lattice_spread.py", "-k", "digests and langevin"],

@@ -34,7 +34,7 @@ from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, sums_about, zeros
-from pushforward._ops.moments import commit_, pooled_moments, totals
+from pushforward._ops.moments import add_states, commit_, pooled_moments, totals
 from pushforward._ops.noise import fill_
 from pushforward._ops.pooled import (
     SKETCH_BINS,
@@ -62,6 +62,7 @@ __all__ = [
     "Products",
     "accept_",
     "add_chain_sums_",
+    "add_states",
     "check_device",
     "check_tensor",
     "column",

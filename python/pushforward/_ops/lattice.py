@@ -89,9 +89,9 @@ def ising_sweeps(
 
     ``no_field`` says that every field is zero, which spares comparisons. ``accepted``, float64
     ``(n_lattices,)``, is incremented by the share of the spins that turned over in each sweep, and
-    ``accepted_squares`` by its square; not for a heat bath. The streaming sums ``moments`` take every
-    sweep after ``steps_done`` recorded ones. Their shift is a state, and all that was added to them
-    before is of spins, too: the sum of squares is written anew from the sum.
+    ``accepted_squares`` by its square; not for a heat bath. The streaming sums ``moments`` take
+    every sweep after ``steps_done`` recorded ones. Their shift is a state, and what was added to
+    them before was of spins, too: the sum of squares is written anew from the sum.
     """
     run = (
         temperature, field, no_field, heat_bath, seed, first_step, n_steps, chain_offset, accepted,

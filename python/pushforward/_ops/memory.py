@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pushforward import _native
-from pushforward._ops.arguments import HALVES, check_device
+from pushforward._ops.arguments import HALVES, check_device, threads
 
 _LARGE = 4 << 20  # bytes from which fresh memory is worth huge pages
 _HUGE_PAGE, _LINE = 2 << 20, 64  # bytes of one; of a line of the caches
@@ -79,10 +79,13 @@ def copied(tensor: Tensor) -> Tensor:
 
 
 def copy_(to: Tensor, source: Tensor) -> Tensor:
-    """Write ``source`` into ``to``, of the same type and shape, and return ``to``."""
+    """Write ``source`` into ``to``, of the same type and shape and apart, and return ``to``."""
     if not (_is_cpus(to) and _is_cpus(source)):
         return to.copy_(source)
-    np.copyto(_bits(to), _bits(source))
+    if to.is_contiguous() and source.is_contiguous():
+        _native.copy(to, source, threads())
+    else:
+        np.copyto(_bits(to), _bits(source))
     return to
 
 

@@ -79,6 +79,24 @@ def _commit_cpu(
     changed(x, n_nonfinite, moments=moments)
 
 
+def add_states(
+    x: Tensor, states: Tensor, left_out: Tensor | None, moments: BatchMoments, steps_done: int
+) -> None:
+    """Add states that have waited to streaming sums with an open group.
+
+    Args:
+        x: like each state, ``(n_chains, *event)``.
+        states: ``(n_states, n_chains, *event)``, as many as the open group has room for at most. No
+            batch ends before the last of them.
+        left_out: uint8 ``(n_states, n_chains)``, not 0 where a state does not count; None where
+            all states of the open group do.
+        moments: the sums, added to.
+        steps_done: recorded steps before these.
+
+    """
+    _native.add_states(x, states, left_out, moments, steps_done, threads())
+
+
 def totals(
     x: Tensor,
     moments: BatchMoments,
