@@ -131,12 +131,18 @@ def hmc(quick: bool) -> Case:
     )
 
 
-def statistics(kernel: Any, quick: bool, *, in_many: bool = False) -> Case:
+def statistics(kernel: Any, quick: bool, *, in_many: bool = False, in_torch: bool = False) -> Case:
     """What streaming statistics cost: mean, variance, R-hat, ESS and their errors."""
     if in_many:  # the cheapest target there is
         where, n_chains, steps = "a Gaussian in 100-D", *((100, 50) if quick else (1000, 1000))
         law: Any = gates.ScaledLaw(torch.linspace(0.5, 2, 100, dtype=torch.float64))
         target: Any = pf.targets.Gaussian(torch.zeros(100), scale=law.scale)
+        if in_torch:
+            where, precision = f"{where} written in torch", law.scale.float() ** -2
+
+            def target(x: Tensor) -> Tensor:
+                return -0.5 * (precision * x.square()).sum(1)
+
     else:
         where, n_chains, steps = "8 Gaussians in 2-D", *((10_000, 50) if quick else (100_000, 500))
         law = modes()
@@ -196,6 +202,12 @@ def cases(quick: bool) -> dict[str, Callable[[], Case]]:
         "statistics of mala in many": partial(statistics, pf.MALA(0.05), quick, in_many=True),
         "statistics of hmc in many": partial(
             statistics, pf.HMC(HMC_STEP, LEAPFROG), quick, in_many=True
+        ),
+        "statistics of mala in torch": partial(
+            statistics, pf.MALA(0.05), quick, in_many=True, in_torch=True
+        ),
+        "statistics of random walk in torch": partial(
+            statistics, pf.RandomWalk(0.1), quick, in_many=True, in_torch=True
         ),
         "progress": partial(progress, quick),
     }

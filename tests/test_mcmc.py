@@ -231,6 +231,17 @@ def test_a_target_acceptance_is_checked(kernel):
         kernel(target_accept="high")
 
 
+def test_rounding_of_large_log_densities_does_not_shrink_steps():
+    found = [
+        pf.sample(
+            lambda x, c=c: c - x.square().sum(1) / 2, pf.UnderdampedLangevin(), torch.zeros(100, 3),
+            warmup=300, n_steps=1, seed=0,
+        ).kernel.step_size
+        for c in (0.0, 1e6)
+    ]  # fmt: skip
+    assert found[0] < found[1] < 3 * found[0]
+
+
 @pytest.mark.parametrize("metric", ["dense", "diagonal"])
 def test_warm_up_finds_the_metric(metric):
     scale = torch.logspace(-2, 2, 8)

@@ -102,7 +102,9 @@ def test_the_late_acceptance_is_a_mean_of_what_was_seen(n):
 
 
 @pytest.mark.filterwarnings("ignore:.*left the finite numbers:RuntimeWarning")
-@pytest.mark.parametrize("kernel", [pf.NUTS(), pf.HMC(), pf.MALA(), pf.RandomWalk()])
+@pytest.mark.parametrize(
+    "kernel", [pf.NUTS(), pf.HMC(), pf.MALA(), pf.RandomWalk(), pf.UnderdampedLangevin()]
+)
 def test_a_warm_up_that_accepts_nothing_says_so(kernel):
     with pytest.warns(RuntimeWarning, match=r"the acceptance probability is 0\.00, expected about"):
         pf.sample(

@@ -264,9 +264,10 @@ static void turn_clusters(const Spins<U>& spins, const ClusterMoves& moves, cons
   int64_t n_begun = 0, n_left = n;
   for_each_block(
       n + n_helpers, 1, place, cluster_nanoseconds(spins.shape, moves) * static_cast<double>(n),
-      ClusterLattice<U>::bytes(spins.shape, sums.wanted()), [&](int64_t, int64_t, void* memory) {
+      ClusterLattice<U>::bytes(spins.shape, sums.wanted()),
+      [&](int64_t block, int64_t, void* memory) {
         // Helpers come last, whichever block a thread has.
-        const int64_t i = __atomic_fetch_add(&n_begun, 1, __ATOMIC_RELAXED);
+        const int64_t i = may_help ? __atomic_fetch_add(&n_begun, 1, __ATOMIC_RELAXED) : block;
         if (i >= n) return Growth::help(others, &n_left);
         ClusterLattice<U>(spins, moves, sums, i, memory, n == 1 ? place : alone,
                           may_help ? &others : nullptr)

@@ -262,7 +262,7 @@ void parallel_for(int64_t n, int64_t block, int n_threads, double nanoseconds,
                   void* context) {
   if (n <= 0) return;
   const int64_t n_blocks = (n + block - 1) / block;
-  if (nanoseconds < kSerialBelowNanoseconds) n_threads = 1;
+  if (n_threads < 1 || nanoseconds < kSerialBelowNanoseconds) n_threads = 1;
   if (n_threads > n_blocks) n_threads = static_cast<int>(n_blocks);
   Task task(n, block, n_threads, scratch_bytes, fn, context);
   bool worked;

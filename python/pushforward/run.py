@@ -190,11 +190,12 @@ class Run:
 
         Any number gives the same bits; a call that cuts one takes longer.
         """
-        if self.recorder is None or self.recorder.moments is None:
+        sums = None if self.recorder is None else self.recorder.sums
+        if self.recorder is None or sums is None or sums.waiting is not None:
             return n
-        done = self.recorder.steps_done
-        for unit in (self.recorder.moments.batch, _ops.GROUP):
-            if n >= unit:
+        done, batch = self.recorder.steps_done, sums.moments.batch
+        for unit in (batch, _ops.GROUP):
+            if n >= unit and (unit >= _ops.GROUP or not sums.in_groups):
                 return (2 * (done + n) + unit) // (2 * unit) * unit - done  # the nearest
         return n
 

@@ -160,9 +160,19 @@ class StreamingSums:
         return held | {f"half.{i}": part for i, part in enumerate(self.half or ())}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what a checkpoint held."""
-        for i, part in enumerate(self.moments.tensors()):
-            part.copy_(tensors[f"moments.{i}"])
+        """Put back what a checkpoint held, of a run on another type of device, too."""
+        held = {k: v for k, v in tensors.items() if k.startswith("moments.")}
+        m = self.moments
+        if m.open_group is None and "moments.5" in held:  # it ends early
+            shift, total, squares, *more, group = (held[f"moments.{i}"] for i in range(6))
+            before = _ops.BatchMoments(shift, total, squares, more[0], more[1], group, m.batch)
+            _ops.totals(torch.empty_like(shift), before, total, squares)
+        for i, part in enumerate(m.tensors()):
+            if f"moments.{i}" in held:
+                part.copy_(held[f"moments.{i}"])
+        if m.open_group is not None and "moments.5" not in held:  # one without a state so far
+            n = self._x.numel()
+            m.open_group.zero_()[:n].copy_(self._x.flatten())
         if self.waiting is not None:
             self.waiting.restore()
         if "half.0" in tensors:
@@ -185,7 +195,8 @@ class WaitingStates:
     def __init__(self, x: Tensor, left_out: Tensor | None) -> None:
         self._x, self._n, self._done = x, 0, 0
         few = _ops.GROUP * x.numel() * x.element_size() <= _MOST_WAITING
-        self._places = torch.empty(_ops.GROUP if few else 1, *x.shape, dtype=x.dtype)
+        shape = (_ops.GROUP if few else 1, *x.shape)
+        self._places = _ops.empty(shape, dtype=x.dtype, device=x.device)
         self._place = self._places.unbind()
         self._left_out = left_out
         # Which states of the open group do not count, once there are some.
@@ -229,6 +240,5 @@ class WaitingStates:
     def restore(self) -> None:
         """Begin anew after sums were put back, of whose open group some states may not count."""
         self._n = 0
-        if self._left_out is not None:
-            self._marks = torch.zeros(_ops.GROUP, len(self._x), dtype=torch.uint8)
+        self._marks = torch.zeros(_ops.GROUP, len(self._x), dtype=torch.uint8)
         self._notice()

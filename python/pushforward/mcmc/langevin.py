@@ -200,8 +200,9 @@ class UnderdampedLangevin(_Unadjusted):
         beta: inverse temperature, likewise.
         velocity: at the start, like the state; by default drawn from ``N(0, 1 / beta)``.
         target_accept: mean acceptance probability that a warm-up aims at, of a test that is not
-            made: the nearer to 1, the nearer is the law to ``pi**beta``. At the default the second
-            moment of ``exp(-x**4)`` is 0.6 percent off.
+            made: the nearer to 1, the nearer is the law to ``pi**beta``. At the defaults the second
+            moment of ``exp(-x**4)`` is less than one percent off. Log-densities beyond 1e5 take
+            float64: rounding to float32 hides such changes.
 
     Raises:
         TypeError: a parameter is neither a number nor a tensor.
@@ -332,13 +333,17 @@ class UnderdampedLangevin(_Unadjusted):
             kicked = before["velocity"] + 0.5 * h * before["score"]
             noisy = now["velocity"] - 0.5 * h * now["score"]
             twice = kicked**2 - before["velocity"] ** 2 + now["velocity"] ** 2 - noisy**2
-            gained = (now["log_density"] - before["log_density"]).double() - row_sums(twice) / 2
+            value, next_value = before["log_density"], now["log_density"]
+            gained = (next_value - value).double() - row_sums(twice) / 2
+            # What rounding of the log-density may make of nothing is nothing.
+            rounded = torch.finfo(value.dtype).eps * value.double().abs()
+            gained = torch.where(gained.abs() <= rounded, 0.0, gained)
             accept = _ops.elementwise_math("exp", (self.beta * gained).clamp(max=0.0))
             taken = (state.counts.n_nonfinite == n_refused) & accept.isfinite()
             accept = torch.where(taken, accept, 0.0)
             refused = uniforms(state, step, random.PURPOSES["accept"]) >= accept
             before["velocity"].neg_()
-            for to, back in ((state.x, x), *((now[k], v) for k, v in before.items())):
+            for to, back in ((state.x, x), *((v, before[k]) for k, v in state.memory.items())):
                 to.copy_(torch.where(column(refused, to), back, to))
             return accept
 
@@ -362,7 +367,7 @@ class UnderdampedLangevin(_Unadjusted):
 
     def first_guess(self, dim: int) -> float:
         """Return the step size that a warm-up begins with."""
-        return mean_of(self.step_size, 0.3 / dim ** (1 / 6))
+        return mean_of(self.step_size, 0.3 / max(dim, 1) ** (1 / 6))
 
     def finished(self, state: State) -> UnderdampedLangevin:
         """Return the kernel with the last velocity."""
