@@ -38,8 +38,8 @@ def _score(law, x):
 
 
 def test_statistics_are_those_of_all_steps(law):
-    # Native steps are added in groups, whose sums are of the state's type.
-    rtol = 1e-6 if law is LAW else 1e-12
+    # States are added in groups, whose sums are of their type.
+    rtol = 1e-6
     every = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, seed=3).draws.double()
     for store, thin in (("draws", 1), ("draws", 7), ("stats", 1)):
         chains = pf.sample(

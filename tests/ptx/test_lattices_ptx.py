@@ -46,7 +46,7 @@ def masks(dims, symmetric, heat_bath):
 class Sweeps:
     """The calls of sweep_spins in csrc/backend/cuda_spins.cuh on a state, in place."""
 
-    def __init__(self, x, law, *, no_field, heat_bath, offset, accepted, moments):
+    def __init__(self, x, law, *, no_field, heat_bath, offset, n_steps, accepted, moments):
         self.call, self.moments = Call(x.dtype), moments
         shape = x.shape[1:]
         self.dims, self.n, self.sites = len(shape), len(x), shape.numel()
@@ -70,7 +70,8 @@ class Sweeps:
         planes = 2 + n_masks + 8 * (moments is not None)
         self.bytes = LAW_BYTES + -(-planes * self.words // 2) * 8
         sums = [*map(self.call.at, moments[:5]), moments.batch] if moments else []
-        self.sums = functor(S["Moments"](*sums), c_int64(DONE), self.spins)
+        self.n_steps = n_steps
+        self.sums = functor(S["Moments"](*sums), c_int64(DONE), c_int64(n_steps), self.spins)
         self.counts_turned = accepted is not None
         pointers = (0, 0) if accepted is None else map(self.call.at, accepted)
         self.shares = functor(*map(c_uint64, pointers), ctypes.c_double(self.sites))
@@ -79,15 +80,15 @@ class Sweeps:
         types = f"IsingModel<{self.dims}>" + (f", {self.word}>" if of_words else " >")
         return entry("ising", f"::{name}", types)
 
-    def in_shared_memory(self, n_steps):
+    def in_shared_memory(self):
         """A block a lattice."""
         turns = -(-self.words // THREADS)
         block = -(-self.words // (turns * 32)) * 32
-        before = [self.spins, self.model, self.noise, c_int64(n_steps), self.shares]
+        before = [self.spins, self.model, self.noise, c_int64(self.n_steps), self.shares]
         run = self.entry("spins_kernel<")
         self.call.launch(run, self.n, before, self.sums, shared=self.bytes, block=block)
 
-    def in_workspace(self, n_steps, words_a_block):
+    def in_workspace(self, words_a_block):
         """Two launches a sweep, of blocks that share a lattice."""
         memory = torch.full((self.n * self.bytes,), 0xA5, dtype=torch.uint8)
         blocks = -(-self.words // words_a_block)
@@ -106,14 +107,17 @@ class Sweeps:
         first = self.entry("first_half_kernel<", of_words=False)
         second = self.entry("second_half_kernel<", of_words=False)
         counted = 0
-        for k in range(n_steps):
+        for k in range(self.n_steps):
             run(first, self.shape, self.model, self.shares, self.noise, c_int64(k))
             counted += self.moments is not None
             run(second, self.shape, self.model, c_bool(self.counts_turned), c_int32(counted))
-            closes = self.moments is not None and (DONE + k + 1) % self.moments.batch == 0
-            if self.moments is not None and (closes or counted == 255 or k + 1 == n_steps):
-                counts = self.entry(f"counts_kernel<{str(closes).lower()}, ")
-                run(counts, self.shape, self.model, self.sums, c_int32(counted))
+            if self.moments is None:
+                continue
+            last, batch = k + 1 == self.n_steps, self.moments.batch
+            begins, ends = ((DONE + k + 1 - n) % batch == 0 for n in (counted, 0))
+            if ends or counted == 255 or last:
+                states = functor(c_int32(counted), c_bool(begins), c_bool(ends), c_bool(last))
+                run(self.entry("counts_kernel<"), self.shape, self.model, self.sums, states)
                 counted = 0
         run(self.entry("unpack_kernel<"), self.spins, self.shares, self.model)
 
@@ -147,11 +151,13 @@ def check(shape, dtype, *, no_field, heat_bath, n_steps, batch=0, words_a_block=
         **({} if heat_bath else {"accepted": accepted[0], "accepted_squares": accepted[1]}),
     )  # fmt: skip
     (x, moments), accepted = theirs, their_shares = state(), shares()
-    sweeps = Sweeps(x, law, **how, offset=offset, accepted=accepted, moments=moments)
+    sweeps = Sweeps(
+        x, law, **how, offset=offset, n_steps=n_steps, accepted=accepted, moments=moments
+    )
     if words_a_block is None:
-        sweeps.in_shared_memory(n_steps)
+        sweeps.in_shared_memory()
     else:
-        sweeps.in_workspace(n_steps, words_a_block)
+        sweeps.in_workspace(words_a_block)
     assert not same(x, start)
     assert same(ours[0], x)
     if not heat_bath:
