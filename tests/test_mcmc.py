@@ -109,10 +109,12 @@ def test_native_and_torch_targets_accept_alike(name):
 # ---- statistics ----------------------------------------------------------------------------------
 
 
-def test_statistics_are_those_of_the_draws(target, kernel):
-    chains = pf.sample(target, kernel, start(), n_steps=37, burn_in=2, covariance=True, seed=5)
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-9)])
+def test_statistics_are_those_of_the_draws(target, kernel, dtype, atol):
+    # States are added up in groups, whose sums are of their type.
+    x = start().to(dtype)
+    chains = pf.sample(target, kernel, x, n_steps=37, burn_in=2, covariance=True, seed=5)
     draws = chains.draws.double()
-    atol = 1e-5  # states are added up in groups, in float32
     assert torch.allclose(chains.mean, draws.mean((0, 1)), atol=atol)
     assert torch.allclose(chains.var, draws.var((0, 1)), atol=atol)
     assert torch.allclose(chains.cov, torch.cov(draws.flatten(0, 1).T), atol=1e-8)

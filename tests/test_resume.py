@@ -16,7 +16,7 @@ import torch
 
 import pushforward as pf
 from conftest import ZOO
-from pushforward import checkpoint, pacing, sums
+from pushforward import checkpoint, pacing
 
 LAW = ZOO["gaussian-plane"]
 TORCH = pf.Energy(lambda x: -LAW.torch_log_density(x))
@@ -388,25 +388,3 @@ def test_draws_on_disk_are_the_draws(tmp_path):
                 pf.sample(target, kernel, start(), n_steps=5, store=path)
     with pytest.raises(ValueError, match="store: expected"):
         pf.sample(LAW, pf.MALA(0.3), start(), n_steps=5, store=str(tmp_path / "text.zarr"))
-
-
-@pytest.mark.parametrize("kernel", [pf.Langevin(0.2), pf.MALA(0.2)])
-@pytest.mark.parametrize("stop_after", [40, 48, 100])
-@pytest.mark.parametrize("devices", [(set(), {"cpu"}), ({"cpu"}, set())])
-def test_sums_go_on_on_another_type_of_device(kernel, stop_after, devices, monkeypatch, tmp_path):
-    # On a GPU states of a torch target do not wait for the sums.
-    def run(**more):
-        return pf.sample(
-            TORCH, kernel, start(), n_steps=150, seed=3, store="stats", progress=False, **more
-        )
-
-    expected = run()
-    where = {"checkpoint": tmp_path / "run", "every": stop_after}
-    monkeypatch.setattr(sums, "WAIT_ON", devices[0])
-    run(**where, callback=lambda step, x: step >= stop_after)
-    monkeypatch.setattr(sums, "WAIT_ON", devices[1])
-    found = run(**where)
-    assert torch.equal(found.x, expected.x)
-    for name in ("mean", "var", "mcse", "rhat"):
-        ours, theirs = getattr(found, name), getattr(expected, name)
-        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5), name

@@ -37,14 +37,13 @@ def _score(law, x):
     return law.score(x) if hasattr(law, "score") else LAW.torch_score(x)
 
 
-def test_statistics_are_those_of_all_steps(law):
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+def test_statistics_are_those_of_all_steps(law, dtype, rtol):
     # States are added in groups, whose sums are of their type.
-    rtol = 1e-6
-    every = pf.sample(law, KERNEL, start(), n_steps=50, burn_in=4, seed=3).draws.double()
+    x = start().to(dtype)
+    every = pf.sample(law, KERNEL, x, n_steps=50, burn_in=4, seed=3).draws.double()
     for store, thin in (("draws", 1), ("draws", 7), ("stats", 1)):
-        chains = pf.sample(
-            law, KERNEL, start(), n_steps=50, burn_in=4, thin=thin, store=store, seed=3
-        )
+        chains = pf.sample(law, KERNEL, x, n_steps=50, burn_in=4, thin=thin, store=store, seed=3)
         flat = every.flatten(0, 1)
         assert torch.allclose(chains.mean, flat.mean(0), rtol=rtol, atol=rtol)
         assert torch.allclose(chains.var, flat.var(0), rtol=rtol, atol=rtol)

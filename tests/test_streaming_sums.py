@@ -257,3 +257,30 @@ def test_how_many_states_wait_changes_no_bit(kernel, monkeypatch):
         for a, b in zip(many, one, strict=True)
     ]
     assert all(same)
+
+
+@pytest.mark.parametrize("kernel", [pf.Langevin(0.2), pf.MALA(0.2)])
+@pytest.mark.parametrize("stop_after", [40, 48, 100])
+@pytest.mark.parametrize("devices", [(set(), {"cpu"}), ({"cpu"}, set())])
+def test_sums_go_on_on_another_type_of_device(kernel, stop_after, devices, monkeypatch, tmp_path):
+    # On a GPU states of a torch target do not wait for the sums.
+    start = pf.random.normal(9, 2, seed=0)
+
+    def law(x):
+        return -0.5 * x.square().sum(1)
+
+    def run(**more):
+        return pf.sample(
+            law, kernel, start, n_steps=150, seed=3, store="stats", progress=False, **more
+        )
+
+    expected = run()
+    where = {"checkpoint": tmp_path / "run", "every": stop_after}
+    monkeypatch.setattr(sums, "WAIT_ON", devices[0])
+    run(**where, callback=lambda step, x: step >= stop_after)
+    monkeypatch.setattr(sums, "WAIT_ON", devices[1])
+    found = run(**where)
+    assert torch.equal(found.x, expected.x)
+    for name in ("mean", "var", "mcse", "rhat"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5), name

@@ -101,6 +101,13 @@ PF_HD void transpose_bits(uint32_t a[32]) {
   }
 }
 
+// Exchanges the bits of a and b under a mask.
+template <class Bits>
+PF_HD void exchange_bits(Bits where, Bits& a, Bits& b) {
+  const Bits turned = (a ^ b) & where;
+  a = a ^ turned;
+  b = b ^ turned;
+}
 // Swaps the bits of b under a mask with those of a that are `shift` higher.
 PF_HD void swap_bits(BitRegister& a, BitRegister& b, int shift, uint64_t mask) {
   const BitRegister turned = ((a >> shift) ^ b) & mask;

@@ -214,11 +214,7 @@ class SpinStrings {
     for (int w = 0; w < 4; ++w) counts_.digits(w * stride_ + i, a[w]);
     for (int w = 0; w < 4; w += 2) {
       const BitRegister odd_row = load_bits(marks(kOddRow, w / 2) + i);
-      for (int d = 0; d < kDigits; ++d) {
-        const BitRegister turned = (a[w][d] ^ a[w + 1][d]) & odd_row;
-        a[w][d] = a[w][d] ^ turned;
-        a[w + 1][d] = a[w + 1][d] ^ turned;
-      }
+      for (int d = 0; d < kDigits; ++d) exchange_bits(odd_row, a[w][d], a[w + 1][d]);
     }
     // Bit r of byte j of digit d goes to bit d of byte j of register r. So site 4 (8 j + r) + w of
     // a word's has its count in a[w][r], byte j.
@@ -271,9 +267,7 @@ class SpinStrings {
 
   // Between sites by place in their row and sites by colour, for the words at i of two strings.
   PF_HD void exchange(int64_t i, int half, uint64_t& even, uint64_t& odd) const {
-    const uint64_t turned = (even ^ odd) & marks(kOddRow, half)[i];
-    even ^= turned;
-    odd ^= turned;
+    exchange_bits(marks(kOddRow, half)[i], even, odd);
   }
 
   // The comparisons of words [begin, end) of the strings, by colour.
@@ -298,10 +292,10 @@ class SpinStrings {
   static PF_HD void exchange_run(uint64_t* even, uint64_t* odd, const uint64_t* odd_row,
                                  int64_t n) {
     for (int64_t i = 0; i < n; i += kBitWords) {
-      const BitRegister a = load_bits(even + i), b = load_bits(odd + i);
-      const BitRegister turned = (a ^ b) & load_bits(odd_row + i);
-      store_bits(even + i, a ^ turned);
-      store_bits(odd + i, b ^ turned);
+      BitRegister a = load_bits(even + i), b = load_bits(odd + i);
+      exchange_bits(load_bits(odd_row + i), a, b);
+      store_bits(even + i, a);
+      store_bits(odd + i, b);
     }
   }
 

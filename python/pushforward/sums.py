@@ -69,7 +69,7 @@ class StreamingSums:
             return
         self.waiting.take(x, steps_done)
         if self.waiting.is_full or steps_done % self.moments.batch == 0:
-            self.waiting.leave(self.moments)
+            self.settle()
 
     def settle(self) -> None:
         """Add the states that wait."""
