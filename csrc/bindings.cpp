@@ -82,15 +82,18 @@ void evaluate(const Target& target, py::handle x, py::handle log_density, py::ha
   launch(&OpTable::evaluate, p);
 }
 
-void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handle moments,
-            int n_threads) {
-  const Shaped s(x, "x", false);
+void commit(py::handle x, py::handle out, py::handle proposed, py::handle n_nonfinite,
+            py::handle moments, int n_threads) {
+  const bool in_place = out.ptr() == x.ptr();
+  const Shaped s(x, "x", !in_place);
+  const TensorView to = in_place ? s.x : s.output(out);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.x, false);
+  next.must_not_overlap(to, false);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
   const MomentArgs m(moments, s);
-  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, next.data,
-                                        s.n_chains, s.dim, counts(refused, s), m.view});
+  for (size_t i = 0; i < m.tensors.size(); ++i) m.tensors[i].must_not_overlap(to, false);
+  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, to.data,
+                                        next.data, s.n_chains, s.dim, counts(refused, s), m.view});
 }
 
 void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
@@ -189,7 +192,11 @@ void add_states(py::handle x, py::handle states, py::handle left_out, py::handle
   }
   waiting.must_be(s.dtype);
   waiting.must_be_with(s.x);
-  waiting.must_have_numel(n * s.x.numel(), "n_states like x");
+  const int64_t stride = waiting.numel() / n, size = s.x.numel();
+  if (stride < size) {
+    bad_value("states", "room for " + std::to_string(size) + " numbers each",
+              std::to_string(stride));
+  }
   const uint8_t* marks = nullptr;
   if (!left_out.is_none()) {
     const TensorView t = s.other(left_out, "left_out", n * s.n_chains, "(n_states, n_chains)");
@@ -197,7 +204,7 @@ void add_states(py::handle x, py::handle states, py::handle left_out, py::handle
     marks = static_cast<const uint8_t*>(t.data);
   }
   launch(&OpTable::add_states, AddStatesParams{s.dtype, place_of(s.x, n_threads), waiting.data,
-                                               marks, n, s.n_chains, s.dim, done, m.view});
+                                               marks, stride, n, s.n_chains, s.dim, done, m.view});
 }
 
 // x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU

@@ -237,24 +237,28 @@ class Memory {
   }
 
  private:
-  // x, its value and score and those of the proposal, a correction; tallies, moments
-  static constexpr size_t kMost = 7 + 4 + 5;
+  // x, what it becomes, its value and score and those of the proposal, a correction; tallies,
+  // moments
+  static constexpr size_t kMost = 8 + 4 + 5;
   size_t n_ = 0;
   const TensorView* given_[kMost];
   bool written_[kMost];
 };
 
-void accept(py::handle x, py::handle proposed, py::handle log_density,
+void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_density,
             py::handle proposed_log_density, py::handle score, py::handle proposed_score,
             py::handle correction, py::handle step_size, py::handle beta, py::handle seed,
             py::handle step, py::handle chain_offset, const py::tuple& tallies, py::handle moments,
             int n_threads) {
-  const Shaped s(x, "x", false);
+  const bool in_place = out.ptr() == x.ptr();
+  const Shaped s(x, "x", !in_place);
+  const TensorView to = in_place ? s.x : s.output(out);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.x, false);
+  next.must_not_overlap(to, false);
   Few<TensorView, 5> held;
   Memory memory;
-  memory.add(s.x, true);
+  memory.add(to, true);
+  if (!in_place) memory.add(s.x, false);
   memory.add(next, false);
   auto hold = [&](TensorView&& t, bool written) {
     const TensorView& kept = held.add(std::move(t));
@@ -270,6 +274,7 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   p.dtype = s.dtype;
   p.place = place_of(s.x, n_threads);
   p.x = s.x.data;
+  p.out = to.data;
   p.proposed = next.data;
   p.log_density = values(log_density, "log_density", true);
   p.proposed_log_density = values(proposed_log_density, "proposed_log_density", false);

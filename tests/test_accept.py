@@ -51,6 +51,70 @@ def test_accept_equals_its_reference(n, event, dtype):
     assert torch.equal(score, -x)
 
 
+@pytest.mark.parametrize("event", EVENTS, ids=str)
+@pytest.mark.parametrize("n", SIZES)
+def test_the_next_state_may_go_elsewhere(n, event):
+    x, y = state(n, event, torch.float32, 1), state(n, event, torch.float32, 2)
+    value, next_value = state(2, (n,), torch.float32, 3)
+    next_value[::7] = math.nan
+    y[1::5] = math.inf
+    sums = (x + 1, *torch.zeros(2, *x.shape, dtype=torch.float64))
+
+    def moves(step):
+        held, state_, out = [t.clone() for t in (value, *sums)], x.clone(), None
+        counts = pf.ops.Counts.zeros(n)
+        after = step(state_, held[0], counts, tuple(held[1:]), out)
+        assert after is state_
+        expected = [t.clone() for t in (after, *held, *counts.tensors())]
+        held, out = [t.clone() for t in (value, *sums)], torch.full_like(x, 7.0)
+        counts = pf.ops.Counts.zeros(n)
+        assert step(x, held[0], counts, tuple(held[1:]), out) is out
+        got = [out, *held, *counts.tensors()]
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+        return out
+
+    start = x.clone()
+    accepted = moves(lambda at, v, counts, m, out: pf.ops.accept_(
+        at, torch.where(y.isfinite(), y, 0.5), v, next_value, seed=4, step=9, counts=counts,
+        moments=m, out=out,
+    ))  # fmt: skip
+    taken = moves(lambda at, v, counts, m, out: pf.ops.commit_(
+        at, y, counts.n_nonfinite, m, out=out
+    ))  # fmt: skip
+    assert torch.equal(x, start)
+    finite = torch.arange(n) % 5 != 1
+    assert torch.equal(taken[finite], y[finite])
+    assert torch.equal(taken[~finite], x[~finite])
+    assert torch.equal(accepted[::7], x[::7])
+
+
+def test_where_the_next_state_goes_is_checked():
+    x, value, counts = torch.zeros(4, 2), torch.zeros(4), pf.ops.Counts.zeros(4)
+
+    def step(out):
+        return pf.ops.accept_(
+            x, x + 1, value, value + 1, seed=0, step=0, counts=counts, out=out
+        )  # fmt: skip
+
+    for wrong, kind in (
+        (torch.zeros(4, 3), ValueError),
+        (torch.zeros(4, 2).double(), TypeError),
+        (torch.zeros(2, 4).mT, ValueError),
+        (x.view(4, 2), ValueError),
+    ):
+        with pytest.raises(kind, match="out"):
+            step(wrong)
+        if wrong.data_ptr() != x.data_ptr():
+            with pytest.raises(kind, match="out"):
+                pf.ops.commit_(x, x + 1, counts.n_nonfinite, out=wrong)
+    sums = torch.zeros(2, 4, 2, dtype=torch.float64)
+    shift = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match="overlapping"):
+        pf.ops.commit_(x, x + 1, counts.n_nonfinite, (shift, *sums), out=shift)
+    assert not x.any()
+    assert not counts.accepted.any()
+
+
 def test_accept_refuses_shared_memory():
     x, value, counts = torch.zeros(4), torch.zeros(4), pf.ops.Counts.zeros(4)
     with pytest.raises(ValueError, match="overlapping"):

@@ -63,6 +63,11 @@ def test_commit_takes_arrays():
     pf.ops.commit_(x, proposed, bad)
     assert bad.tolist() == [0, 0, 1, 0, 0]
     assert np.isfinite(x).all()
+    out, before = np.zeros_like(x), x.copy()
+    assert pf.ops.commit_(x, proposed + 1, bad, out=out) is out
+    assert np.array_equal(out[3], proposed[3] + 1)
+    assert np.array_equal(out[2], before[2])
+    assert np.array_equal(x, before)
 
 
 def test_accept_takes_arrays():

@@ -133,7 +133,18 @@ def counted(move, counts):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("move", ["langevin", "mala", "hmc", "metropolis"])
 @pytest.mark.parametrize("batch", [4, 16])
-@pytest.mark.parametrize(("n", "shape"), [(3, (7,)), (2, (4, 18)), (1, (4, 6, 2))])
+@pytest.mark.parametrize(  # rows end with any part of a register; of the last fewer states wait
+    ("n", "shape"),
+    [
+        (3, (7,)),
+        (2, (4, 18)),
+        (1, (4, 6, 2)),
+        (1, (6, 62)),
+        (1, (2, 96)),
+        (2, (68,)),
+        (1, (24, 46)),
+    ],
+)
 def test_sums_of_fields_are_those_of_their_states(n, shape, batch, move, dtype):
     if move == "metropolis" and shape == (7,):
         shape = (8,)
@@ -153,7 +164,7 @@ def test_sums_of_fields_are_those_of_their_states(n, shape, batch, move, dtype):
             steps_done=DONE + first, **counted(move, counts), **run,
         )  # fmt: skip
     assert torch.equal(x, at)
-    assert agree(moments, 31, expected, 1e-12 if dtype == torch.float64 else 1e-5)
+    assert agree(moments, 31, expected, 1e-12 if dtype == torch.float64 else 2e-5)
     assert (counts.accepted > 0).all() == (move != "langevin")
 
 

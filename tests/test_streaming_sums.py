@@ -284,3 +284,22 @@ def test_sums_go_on_on_another_type_of_device(kernel, stop_after, devices, monke
     for name in ("mean", "var", "mcse", "rhat"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.parametrize("kernel", [pf.RandomWalk(0.5), pf.MALA(0.1), pf.Langevin(0.1)])
+def test_no_state_keeps_the_memory_of_those_that_wait(kernel):
+    seen = []
+
+    def law(x):
+        return -0.5 * x.square().sum(1)
+
+    x = pf.random.normal(5, 3, seed=1)
+    given = x.clone()
+    chains = pf.sample(
+        law, kernel, x, n_steps=37, store="stats", seed=0, callback=lambda _, at: seen.append(at)
+    )
+    last = pf.sample(law, kernel, x, n_steps=37, store="last", seed=0)
+    assert torch.equal(chains.x, last.x)
+    assert torch.equal(x, given)
+    for state in (chains.x, *seen):
+        assert state.untyped_storage().nbytes() == x.numel() * x.element_size()

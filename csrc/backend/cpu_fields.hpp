@@ -64,7 +64,7 @@ class FieldLattice {
   // Sites without their neighbours: items of tensors, whose rows do not lie apart as in arrays.
   template <class Items>
   struct InTensor : Items {
-    Items in_array;
+    SeveralItems in_array;
     PF_HD auto value(Field<T> f) const { return in_array.load(f.first); }
     // Asks for what a tensor has two packs further on.
     template <class U>
@@ -125,7 +125,7 @@ class FieldLattice {
     }
   }
 
-  // visit(at) for all sites: `at` is kLanes neighbours, or one site where a row has fewer left.
+  // visit(at) for all sites: `at` is kLanes neighbours, or what a row has left.
   template <class Visit>
   void for_each_site(const Visit& visit) const {
     NoEntries<T> silence;
@@ -136,7 +136,7 @@ class FieldLattice {
         for (; i + kLanes <= length_; i += kLanes) {
           visit(InTensor<SeveralItems>{{row + i}, {in_array + i}});
         }
-        for (; i < length_; ++i) visit(InTensor<OneItem<>>{{row + i}, {in_array + i}});
+        if (i < length_) visit(InTensor<FewerItems>{{row + i, length_ - i}, {in_array + i}});
       }
     });
   }

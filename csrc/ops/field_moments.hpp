@@ -7,11 +7,16 @@
 
 namespace pf::PF_BACKEND {
 
-// States of a lattice that wait to be added together: of a large one fewer, so that they stay in a
-// near cache.
+// States of a lattice that wait to be added together: all of them or half as many, whichever fit in
+// the first or else in the second of a core's caches, with room for what else a step reads.
+constexpr int kFewerWaiting = kFieldsWaiting > 1 ? kFieldsWaiting / 2 : 1;
 PF_HD int most_fields_waiting(const Moments& m, int64_t bytes_of_state) {
+  constexpr int64_t kFirst = int64_t{24} << 10, kSecond = int64_t{768} << 10;
   if (m.sum == nullptr) return 1;
-  return bytes_of_state > (int64_t{96} << 10) && kFieldsWaiting > 4 ? 4 : kFieldsWaiting;
+  const auto fit = [&](int n, int64_t bytes) { return n * bytes_of_state <= bytes; };
+  if (fit(kFieldsWaiting, kFirst)) return kFieldsWaiting;
+  return !fit(kFewerWaiting, kFirst) && fit(kFieldsWaiting, kSecond) ? kFieldsWaiting
+                                                                     : kFewerWaiting;
 }
 
 template <class Lattice>
@@ -63,8 +68,9 @@ class FieldMoments {
     const double count = count_ + n;
     count_ = due.group ? 0 : count_ + n;
     if (count == 0 && !due.batch) return;
-    if constexpr (kFieldsWaiting > 1) {  // nearly always, but of very large lattices
+    if constexpr (kFieldsWaiting > 1) {  // nearly always
       if (n == kFieldsWaiting) return add_to_sums<kFieldsWaiting>(states, n, was_open, count, due);
+      if (n == kFewerWaiting) return add_to_sums<kFewerWaiting>(states, n, was_open, count, due);
     }
     add_to_sums<0>(states, n, was_open, count, due);
   }

@@ -14,21 +14,24 @@ struct CommitChain {
 
   PF_HD void operator()(int64_t chain) const {
     const int64_t first = chain * p.dim;
-    T* x = static_cast<T*>(p.x) + first;
+    const T* x = static_cast<const T*>(p.x) + first;
+    T* out = static_cast<T*>(p.out) + first;
     const T* proposed = static_cast<const T*>(p.proposed) + first;
     T finite = T(0);
     for (int64_t i = 0; i < p.dim; ++i) finite += proposed[i] * T(0);
     if (finite != finite) {
       ++p.n_nonfinite[chain];
+      if (out == x) return;
+      for (int64_t i = 0; i < p.dim; ++i) out[i] = x[i];
       return;
     }
-    for (int64_t i = 0; i < p.dim; ++i) x[i] = proposed[i];
+    for (int64_t i = 0; i < p.dim; ++i) out[i] = proposed[i];
     if (p.moments.sum == nullptr) return;
     const T* shift = static_cast<const T*>(p.moments.shift) + first;
     double* sum = p.moments.sum + first;
     double* squares = p.moments.sum_of_squares + first;
     for (int64_t i = 0; i < p.dim; ++i) {
-      const double off = to_wide(x[i]) - to_wide(shift[i]);
+      const double off = to_wide(out[i]) - to_wide(shift[i]);
       sum[i] += off;
       squares[i] = fma(off, off, squares[i]);
     }
@@ -52,9 +55,7 @@ struct AddStates {
                for (int64_t k = 0; k < p.n_states; ++k) g.add(state(k));
              });
   }
-  PF_HD const T* states(int64_t k) const {
-    return static_cast<const T*>(p.states) + k * p.n_chains * p.dim;
-  }
+  PF_HD const T* states(int64_t k) const { return static_cast<const T*>(p.states) + k * p.stride; }
   PF_HD T& count(int64_t chain) const { return static_cast<T*>(p.moments.group.count)[chain]; }
 };
 // A chain of which some states do not count.

@@ -84,7 +84,8 @@ struct EvaluateParams {
 struct AcceptParams {
   Dtype dtype;
   Place place;
-  void* x;
+  const void* x;
+  void* out;
   const void* proposed;
   void* log_density;
   const void* proposed_log_density;
@@ -99,12 +100,13 @@ struct AcceptParams {
   Moments moments;
 };
 
-// x = proposed for the rows whose proposal is finite; the others are counted and keep x. The
-// moments take the rows that moved.
+// out = proposed for the rows whose proposal is finite; the others are counted and keep x, which
+// `out` may be. The moments take the rows that moved.
 struct CommitParams {
   Dtype dtype;
   Place place;
-  void* x;
+  const void* x;
+  void* out;
   const void* proposed;
   int64_t n_chains, dim;
   int64_t* n_nonfinite;
@@ -167,6 +169,7 @@ struct AddStatesParams {
   Place place;
   const void* states;
   const uint8_t* left_out;
+  int64_t stride;  // from one state to the next
   int64_t n_states, n_chains, dim, steps_done;
   Moments moments;
 };

@@ -65,6 +65,7 @@ def run(
 ) -> None: ...
 def accept(
     x: Tensor,
+    out: Tensor,
     proposed: Tensor,
     log_density: Tensor,
     proposed_log_density: Tensor,
@@ -84,7 +85,12 @@ def evaluate(
     target: Target, x: Tensor, log_density: Tensor | None, score: Tensor | None, n_threads: int
 ) -> None: ...
 def commit(
-    x: Tensor, proposed: Tensor, n_nonfinite: Tensor, moments: Moments | None, n_threads: int
+    x: Tensor,
+    out: Tensor,
+    proposed: Tensor,
+    n_nonfinite: Tensor,
+    moments: Moments | None,
+    n_threads: int,
 ) -> None: ...
 def diffuse(
     out: Tensor,

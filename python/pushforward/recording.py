@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +98,13 @@ class Recorder:
         if self.sums is None or self.sums.waiting is not None:
             return None
         return self.sums.moments
+
+    @property
+    def room_for_state(self) -> Callable[[], Tensor] | None:
+        """What gives the memory where the next state waits, if states wait."""
+        if self.sums is None or self.sums.waiting is None:
+            return None
+        return self.sums.waiting.room
 
     # ---- steps of a native run -------------------------------------------------------------------
 

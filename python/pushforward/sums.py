@@ -17,6 +17,7 @@ WAIT_ON = frozenset({"cpu"})
 """Types of the devices on which states of torch targets wait for the sums; a GPU's captured graphs
 add them themselves."""
 _MOST_WAITING = 1 << 28  # bytes of states that wait
+_LINE = 64  # bytes of a cache's line; states an odd number of them apart have sets of their own
 
 
 class StreamingSums:
@@ -195,9 +196,10 @@ class WaitingStates:
     def __init__(self, x: Tensor, left_out: Tensor | None) -> None:
         self._x, self._n, self._done = x, 0, 0
         few = _ops.GROUP * x.numel() * x.element_size() <= _MOST_WAITING
-        shape = (_ops.GROUP if few else 1, *x.shape)
+        n_lines = -(-x.numel() * x.element_size() // _LINE) | 1
+        shape = (_ops.GROUP if few else 1, n_lines * _LINE // x.element_size())
         self._places = _ops.empty(shape, dtype=x.dtype, device=x.device)
-        self._place = self._places.unbind()
+        self._place = [place[: x.numel()].view(x.shape) for place in self._places]
         self._left_out = left_out
         # Which states of the open group do not count, once there are some.
         self._marks: Tensor | None = None
@@ -207,11 +209,16 @@ class WaitingStates:
         if self._left_out is not None:
             self._before, self._total = self._left_out.clone(), int(self._left_out.numpy().sum())
 
+    def room(self) -> Tensor:
+        """Return where the next state waits."""
+        return self._place[self._n]
+
     def take(self, x: Tensor, steps_done: int) -> None:
         """Let the state after step number ``steps_done`` wait."""
         if x.numel() == 0:
             return
-        _ops.copy_(self._place[self._n], x)  # without torch's threads, which then wait for more
+        if x is not self.room():
+            _ops.copy_(self.room(), x)  # without torch's threads, which then wait for more
         if self._left_out is not None and int(self._left_out.numpy().sum()) != self._total:
             if self._marks is None:
                 self._marks = torch.zeros(_ops.GROUP, len(x), dtype=torch.uint8)

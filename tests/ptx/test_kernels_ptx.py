@@ -258,7 +258,7 @@ def test_accept(langevin, dim, dtype):
     call = Call(dtype)
     scores = {"score": call.at(score), "proposed_score": call.at(next_score)}
     p = S["AcceptParams"](
-        x=call.at(x), proposed=call.at(y), log_density=call.at(value),
+        x=call.at(x), out=call.at(x), proposed=call.at(y), log_density=call.at(value),
         proposed_log_density=call.at(next_value), n_chains=n, dim=dim, langevin=langevin,
         correction=0 if langevin else call.at(correction), **(scores if langevin else {}),
         step_size=call.per_chain(h), beta=call.per_chain(beta), accept=call.noise("accept", step, 3),

@@ -29,7 +29,7 @@ def test_commit_and_pool(dtype):
         call = Call(dtype)
         sums = S["Moments"](*map(call.at, moments))
         params = S["CommitParams"](
-            x=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
+            x=call.at(x), out=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
             n_nonfinite=call.at(bad), moments=sums,
         )  # fmt: skip
         run = entry("moments", f"CommitChain<{NAMES[dtype]}>")

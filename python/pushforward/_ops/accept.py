@@ -78,6 +78,7 @@ def accept_(
     step_size: Tensor | float | None = None,
     beta: Tensor | float = 1.0,
     moments: Moments | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Accept or refuse proposals of Metropolis-Hastings (algorithm 1), in place.
 
@@ -103,9 +104,11 @@ def accept_(
         beta: inverse temperature, likewise.
         moments: ``(shift, sum, sum_of_squares)``, each shaped like ``x``, the last two float64:
             sums of ``x - shift`` and its square, added to.
+        out: where the next state goes, memory apart from all else, so that ``x`` stays as it is;
+            None for ``x`` itself.
 
     Returns:
-        ``x``.
+        ``x``, or ``out``.
 
     Raises:
         TypeError: a dtype or a type is wrong.
@@ -127,16 +130,17 @@ def accept_(
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
     if is_plain(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-        step_size, beta, (seed, step, chain_offset), moments,
+        step_size, beta, (seed, step, chain_offset), moments, out,
     ):  # fmt: skip
-        counted = counts.tensors()
+        counted, to = counts.tensors(), x if out is None else out
         _native.accept(
-            x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
+            x, to, proposed, log_density, proposed_log_density, score, proposed_score, correction,
             step_size, beta, seed, step, chain_offset, counted, moments, threads(),
         )  # fmt: skip
-        return changed(x, log_density, score, *counted, moments=moments)
+        return changed(to, log_density, score, *counted, moments=moments)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(accept_, "log_density", "score")(**locals())
+    x = x if out is None else out.copy_(x)
     check_tensor(proposed, "proposed")
     check_tensor(proposed_log_density, "proposed_log_density")
     no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size)
@@ -190,7 +194,7 @@ def _accept_cpu(
     moments = moments_of(shift, total, squares)
     counts = (n_nonfinite, n_divergent, accepted, accepted_squares)
     _native.accept(
-        x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
+        x, x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
         step_size, beta, seed, step, chain_offset, counts, moments, threads(),
     )  # fmt: skip
     changed(x, log_density, score, *counts, moments=moments)

@@ -150,12 +150,10 @@ def takes_arrays(op: Op, *written: str) -> Op:
         if not is_array(x):
             result = with_tensors(x, args, kwargs)
             return kwargs["out"] if is_array(kwargs.get("out")) else result
-        if in_place:
+        to = kwargs.get("out")
+        if in_place or to is not None:
             with_tensors(x, args, kwargs)
-            return x
-        if kwargs.get("out") is not None:
-            with_tensors(x, args, kwargs)
-            return kwargs["out"]
+            return x if to is None else to
         make = like_array(x, first)
         return _returned(with_tensors(x, args, kwargs), make)
 

@@ -24,7 +24,12 @@ from pushforward._ops.arrays import holds_array, takes_arrays
 
 
 def commit_(
-    x: Tensor, proposed: Tensor, n_nonfinite: Tensor, moments: Moments | None = None
+    x: Tensor,
+    proposed: Tensor,
+    n_nonfinite: Tensor,
+    moments: Moments | None = None,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Set ``x`` to ``proposed`` for the chains whose proposal is finite; count the others.
 
@@ -34,9 +39,11 @@ def commit_(
         n_nonfinite: int64 ``(n_chains,)``, incremented where the proposal was not finite.
         moments: ``(shift, sum, sum_of_squares)``, each shaped like ``x``, the last two float64:
             sums of ``x - shift`` and its square, updated for the chains that moved.
+        out: where the next state goes, memory apart from all else, so that ``x`` stays as it is;
+            None for ``x`` itself.
 
     Returns:
-        ``x``.
+        ``x``, or ``out``.
 
     Example:
         >>> import pushforward as pf, torch
@@ -48,11 +55,13 @@ def commit_(
     """
     if moments is not None and not (isinstance(moments, tuple) and len(moments) == 3):
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
-    if is_plain(x, proposed, (n_nonfinite,), moments):
-        _native.commit(x, proposed, n_nonfinite, moments, threads())
-        return changed(x, n_nonfinite, moments=moments)
+    if is_plain(x, proposed, (n_nonfinite,), moments, out):
+        to = x if out is None else out
+        _native.commit(x, to, proposed, n_nonfinite, moments, threads())
+        return changed(to, n_nonfinite, moments=moments)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(commit_, "n_nonfinite")(**locals())
+    x = x if out is None else out.copy_(x)
     no_grad_in_place("commit", x)
     shift, total, squares = moments if moments is not None else (None, None, None)
     torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
@@ -75,7 +84,7 @@ def _commit_cpu(
     squares: Tensor | None,
 ) -> None:
     moments = moments_of(shift, total, squares)
-    _native.commit(x, proposed, n_nonfinite, moments, threads())
+    _native.commit(x, x, proposed, n_nonfinite, moments, threads())
     changed(x, n_nonfinite, moments=moments)
 
 
@@ -86,8 +95,8 @@ def add_states(
 
     Args:
         x: like each state, ``(n_chains, *event)``.
-        states: ``(n_states, n_chains, *event)``, as many as the open group has room for at most. No
-            batch ends before the last of them.
+        states: ``(n_states, numbers of x or more)``, a state a row; as many as the open group has
+            room for at most. No batch ends before the last of them.
         left_out: uint8 ``(n_states, n_chains)``, not 0 where a state does not count; None where
             all states of the open group do.
         moments: the sums, added to.
