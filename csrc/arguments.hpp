@@ -96,6 +96,16 @@ struct Shaped {
   }
 };
 
+// x, and where the call writes: x itself, or an output beside it.
+struct WithOutput : Shaped {
+  bool in_place;
+  TensorView out;
+  WithOutput(py::handle tensor, py::handle output_tensor, Types types = kComputed)
+      : Shaped(tensor, "x", tensor.ptr() != output_tensor.ptr(), types),
+        in_place(tensor.ptr() == output_tensor.ptr()),
+        out(in_place ? x : output(output_tensor)) {}
+};
+
 // A seed or a step: a number, or where in the memory of x's GPU it stands, so that a CUDA graph
 // can be replayed with another one.
 struct Counter {

@@ -49,18 +49,16 @@ void fill(py::handle out, bool uniform, py::handle seed, py::handle purpose,
 
 void langevin(py::handle out, py::handle x, py::handle score, py::handle step_size, py::handle beta,
               py::handle seed, py::handle step, py::handle chain_offset, int n_threads) {
-  const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place, Shaped::kStored);
+  const WithOutput s(x, out, Shaped::kStored);
   const TensorView given = s.like(score, "score", true);
-  const TensorView target = in_place ? s.x : s.output(out);
-  target.must_not_overlap(given, true);
+  s.out.must_not_overlap(given, true);
   const Coefficient h(step_size, "step_size", s, Sign::kPositive);
   const Coefficient b(beta, "beta", s, Sign::kPositive);
-  LangevinParams p{s.dtype,     place_of(s.x, n_threads),
-                   target.data, s.x.data,
-                   given.data,  s.n_chains,
-                   s.dim,       h.view,
-                   b.view,      noise_source(seed, purpose::kProposal, chain_offset, s)};
+  LangevinParams p{s.dtype,    place_of(s.x, n_threads),
+                   s.out.data, s.x.data,
+                   given.data, s.n_chains,
+                   s.dim,      h.view,
+                   b.view,     noise_source(seed, purpose::kProposal, chain_offset, s)};
   start_at_step(p.noise, step, 1, s.dim, "step", s);
   launch(&OpTable::langevin, p);
 }
@@ -84,15 +82,13 @@ void evaluate(const Target& target, py::handle x, py::handle log_density, py::ha
 
 void commit(py::handle x, py::handle out, py::handle proposed, py::handle n_nonfinite,
             py::handle moments, int n_threads) {
-  const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place);
-  const TensorView to = in_place ? s.x : s.output(out);
+  const WithOutput s(x, out);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(to, false);
+  next.must_not_overlap(s.out, false);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
   const MomentArgs m(moments, s);
-  for (size_t i = 0; i < m.tensors.size(); ++i) m.tensors[i].must_not_overlap(to, false);
-  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, to.data,
+  for (size_t i = 0; i < m.tensors.size(); ++i) m.tensors[i].must_not_overlap(s.out, false);
+  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, s.out.data,
                                         next.data, s.n_chains, s.dim, counts(refused, s), m.view});
 }
 
@@ -119,17 +115,15 @@ void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std
 void reverse(py::handle out, py::handle x, py::handle score, py::handle growth,
              py::handle drift_scale, py::handle noise_scale, py::handle seed, py::handle step,
              py::handle chain_offset, int n_threads) {
-  const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place, Shaped::kStored);
+  const WithOutput s(x, out, Shaped::kStored);
   const TensorView given = s.like(score, "score", true);
-  const TensorView target = in_place ? s.x : s.output(out);
-  target.must_not_overlap(given, true);
+  s.out.must_not_overlap(given, true);
   const Coefficient g(growth, "growth", s, Sign::kAny);
   const Coefficient d(drift_scale, "drift_scale", s, Sign::kAny);
   const Coefficient n(noise_scale, "noise_scale", s, Sign::kAny);
   ReverseParams p{s.dtype,
                   place_of(s.x, n_threads),
-                  target.data,
+                  s.out.data,
                   s.x.data,
                   given.data,
                   s.n_chains,

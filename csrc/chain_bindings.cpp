@@ -250,15 +250,13 @@ void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_de
             py::handle correction, py::handle step_size, py::handle beta, py::handle seed,
             py::handle step, py::handle chain_offset, const py::tuple& tallies, py::handle moments,
             int n_threads) {
-  const bool in_place = out.ptr() == x.ptr();
-  const Shaped s(x, "x", !in_place);
-  const TensorView to = in_place ? s.x : s.output(out);
+  const WithOutput s(x, out);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(to, false);
+  next.must_not_overlap(s.out, false);
   Few<TensorView, 5> held;
   Memory memory;
-  memory.add(to, true);
-  if (!in_place) memory.add(s.x, false);
+  memory.add(s.out, true);
+  if (!s.in_place) memory.add(s.x, false);
   memory.add(next, false);
   auto hold = [&](TensorView&& t, bool written) {
     const TensorView& kept = held.add(std::move(t));
@@ -274,7 +272,7 @@ void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_de
   p.dtype = s.dtype;
   p.place = place_of(s.x, n_threads);
   p.x = s.x.data;
-  p.out = to.data;
+  p.out = s.out.data;
   p.proposed = next.data;
   p.log_density = values(log_density, "log_density", true);
   p.proposed_log_density = values(proposed_log_density, "proposed_log_density", false);
