@@ -265,6 +265,24 @@ struct MomentArgs {
   }
 };
 
+inline uint8_t* bytes(const TensorView& t) {
+  if (t.bits != 8) bad_type(t.name, "uint8", "another type");
+  return static_cast<uint8_t*>(t.data);
+}
+
+// Who takes a proposal, and a copy of what is taken; each may be None.
+struct TakenArgs {
+  Few<TensorView, 2> tensors;
+  uint8_t* taken = nullptr;
+  void* kept = nullptr;
+  TakenArgs(py::handle who, py::handle what, const Shaped& s) {
+    if (!who.is_none()) {
+      taken = bytes(tensors.add(s.other(who, "taken", s.n_chains, "one a chain")));
+    }
+    if (!what.is_none()) kept = tensors.add(s.like(what, "kept", false)).data;
+  }
+};
+
 inline int64_t* counts(const TensorView& t, const Shaped& s) {
   t.must_be_int64();
   t.must_be_with(s.x);

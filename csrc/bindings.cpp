@@ -80,16 +80,21 @@ void evaluate(const Target& target, py::handle x, py::handle log_density, py::ha
   launch(&OpTable::evaluate, p);
 }
 
-void commit(py::handle x, py::handle out, py::handle proposed, py::handle n_nonfinite,
-            py::handle moments, int n_threads) {
-  const WithOutput s(x, out);
+void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handle taken,
+            py::handle kept, py::handle moments, int n_threads) {
+  const Shaped s(x, "x", false);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.out, false);
+  next.must_not_overlap(s.x, false);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
+  const TakenArgs t(taken, kept, s);
+  for (size_t i = 0; i < t.tensors.size(); ++i) {
+    t.tensors[i].must_not_overlap(s.x, false);
+    t.tensors[i].must_not_overlap(next, false);
+  }
   const MomentArgs m(moments, s);
-  for (size_t i = 0; i < m.tensors.size(); ++i) m.tensors[i].must_not_overlap(s.out, false);
-  launch(&OpTable::commit, CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, s.out.data,
-                                        next.data, s.n_chains, s.dim, counts(refused, s), m.view});
+  launch(&OpTable::commit,
+         CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, next.data, s.n_chains, s.dim,
+                      counts(refused, s), t.taken, t.kept, m.view});
 }
 
 void diffuse(py::handle out, py::handle x, py::handle mean_scale, py::handle std, py::handle seed,
@@ -171,34 +176,33 @@ void totals(py::handle x, py::handle moments, py::handle sum, py::handle squares
                       output(sum, "sum"), output(squares, "squares"), open});
 }
 
-// States (n_states, n_chains, *event) of a real type, of which left_out (n_states, n_chains), uint8
-// or None, says which do not count.
-void add_states(py::handle x, py::handle states, py::handle left_out, py::handle moments,
-                py::handle steps_done, int n_threads) {
+// The states of some steps, or what these took where `marks` (n_states, n_chains), uint8, say of
+// which chains, and `before` has the states before them; both may be None.
+void add_states(py::handle x, const py::sequence& states, py::handle before, py::handle marks,
+                py::handle moments, py::handle steps_done, int n_threads) {
   const Shaped s(x, "x", true);
   const MomentArgs m(moments, s);
   if (m.view.group.first == nullptr) bad_value("moments", "an open group", "none");
   const int64_t done = whole(steps_done, "steps_done");
-  const TensorView waiting(states, "states", false);
-  const int64_t n = waiting.ndim > 0 ? waiting.shape[0] : 0;
+  const auto n = static_cast<int64_t>(states.size());
   if (n < 1 || n > kStepGroup - done % kStepGroup) {
     bad_value("states", "as many as the open group has room for", std::to_string(n));
   }
-  waiting.must_be(s.dtype);
-  waiting.must_be_with(s.x);
-  const int64_t stride = waiting.numel() / n, size = s.x.numel();
-  if (stride < size) {
-    bad_value("states", "room for " + std::to_string(size) + " numbers each",
-              std::to_string(stride));
+  AddStatesParams p{
+      s.dtype, place_of(s.x, n_threads), {}, nullptr, nullptr, n, s.n_chains, s.dim, done, m.view};
+  std::vector<TensorView> held;
+  for (int64_t k = 0; k < n; ++k) {
+    p.states[k] = held.emplace_back(s.like(states[k], "states", true)).data;
   }
-  const uint8_t* marks = nullptr;
-  if (!left_out.is_none()) {
-    const TensorView t = s.other(left_out, "left_out", n * s.n_chains, "(n_states, n_chains)");
-    if (t.bits != 8) bad_type("left_out", "uint8", "another type");
-    marks = static_cast<const uint8_t*>(t.data);
+  if (before.is_none() != marks.is_none()) {
+    bad_value("before", "given together with marks", "one of them");
   }
-  launch(&OpTable::add_states, AddStatesParams{s.dtype, place_of(s.x, n_threads), waiting.data,
-                                               marks, stride, n, s.n_chains, s.dim, done, m.view});
+  if (!before.is_none()) {
+    p.before = held.emplace_back(s.like(before, "before", true)).data;
+    const int64_t n_marks = n * s.n_chains;
+    p.marks = bytes(held.emplace_back(s.other(marks, "marks", n_marks, "(n_states, n_chains)")));
+  }
+  launch(&OpTable::add_states, p);
 }
 
 // x (n_states, n_chains, *event); `of_states` is memory for the sums of each state, and on a CPU

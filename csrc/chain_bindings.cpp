@@ -237,26 +237,24 @@ class Memory {
   }
 
  private:
-  // x, what it becomes, its value and score and those of the proposal, a correction; tallies,
-  // moments
-  static constexpr size_t kMost = 8 + 4 + 5;
+  // x, its value and score and those of the proposal, a correction, what is taken; tallies, moments
+  static constexpr size_t kMost = 7 + 2 + 4 + 5;
   size_t n_ = 0;
   const TensorView* given_[kMost];
   bool written_[kMost];
 };
 
-void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_density,
+void accept(py::handle x, py::handle proposed, py::handle log_density,
             py::handle proposed_log_density, py::handle score, py::handle proposed_score,
             py::handle correction, py::handle step_size, py::handle beta, py::handle seed,
-            py::handle step, py::handle chain_offset, const py::tuple& tallies, py::handle moments,
-            int n_threads) {
-  const WithOutput s(x, out);
+            py::handle step, py::handle chain_offset, const py::tuple& tallies, py::handle taken,
+            py::handle kept, py::handle moments, int n_threads) {
+  const Shaped s(x, "x", false);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.out, false);
+  next.must_not_overlap(s.x, false);
   Few<TensorView, 5> held;
   Memory memory;
-  memory.add(s.out, true);
-  if (!s.in_place) memory.add(s.x, false);
+  memory.add(s.x, true);
   memory.add(next, false);
   auto hold = [&](TensorView&& t, bool written) {
     const TensorView& kept = held.add(std::move(t));
@@ -272,7 +270,6 @@ void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_de
   p.dtype = s.dtype;
   p.place = place_of(s.x, n_threads);
   p.x = s.x.data;
-  p.out = s.out.data;
   p.proposed = next.data;
   p.log_density = values(log_density, "log_density", true);
   p.proposed_log_density = values(proposed_log_density, "proposed_log_density", false);
@@ -291,6 +288,8 @@ void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_de
   const Coefficient h(p.langevin ? step_size : py::float_(1.0), "step_size", s, Sign::kPositive);
   const Coefficient b(beta, "beta", s, Sign::kPositive);
   const TallyArgs counted(tallies, s, true);
+  const TakenArgs t(taken, kept, s);
+  for (size_t i = 0; i < t.tensors.size(); ++i) memory.add(t.tensors[i], true);
   const MomentArgs m(moments, s);
   for (size_t i = 0; i < counted.tensors.size(); ++i) memory.add(counted.tensors[i], true);
   for (size_t i = 0; i < m.tensors.size(); ++i)
@@ -303,6 +302,8 @@ void accept(py::handle x, py::handle out, py::handle proposed, py::handle log_de
   p.accept = noise_source(seed, purpose::kAccept, chain_offset, s);
   start_at_step(p.accept, step, 1, 1, "step", s);
   p.tallies = counted.view;
+  p.taken = t.taken;
+  p.kept = t.kept;
   p.moments = m.view;
   launch(&OpTable::accept, p);
 }

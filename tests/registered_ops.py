@@ -24,7 +24,8 @@ def registered_calls(device="cpu"):
     refused = torch.zeros(5, dtype=torch.int64)
     wide = torch.zeros(5, 3, dtype=torch.float64)
     counts, sums = pf.ops.Counts.zeros(5).tensors(), (x.clone(), wide, wide.clone())
-    none = (None, None, None)
+    two, none = (None, None), (None, None, None)
+    marks = torch.zeros(5, dtype=torch.uint8), x.clone()
     kind, dim, k, tensors, scalars = ZOO["gaussian-diagonal"].native_arguments(torch.float32)
     law = (tensors, kind, dim, k, scalars)
     nothing, eye = (None,) * 12, torch.eye(3)
@@ -37,10 +38,10 @@ def registered_calls(device="cpu"):
         (ops.langevin_, (x, score, h, b, 1, 2, 3)),
         (ops.langevin_run_, (x, *law, h, b, 1, 2, 4, 3, refused)),
         (ops.evaluate, (x, *law)),
-        (ops.commit_, (x, score, refused, *none)),
-        (ops.commit_, (x, score, refused, *sums)),
-        (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *none)),
-        (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *sums)),
+        (ops.commit_, (x, score, refused, *two, *none)),
+        (ops.commit_, (x, score, refused, *marks, *sums)),
+        (ops.accept_, (x, score, b, b + 1, None, None, b, None, h, 1, 2, 3, *counts, *two, *none)),
+        (ops.accept_, (x, score, b, b + 1, score, x + 1, None, h, b, 1, 2, 3, *counts, *marks, *sums)),
         (ops.markov_run_, (x, *law, "mala", h, *nothing, 1, 2, 4, 3, *counts)),
         (ops.markov_run_, (x, *law, "underdamped", h, b, None, h, score, *nothing[:8], 1, 2, 4, 3, *counts)),
         (ops.markov_run_, (x, *law, "hmc", h, *nothing[:4], eye, eye, *nothing[:3], 2, 0.5, None, 1, 2, 4, 3, *counts)),

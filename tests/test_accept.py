@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward import _ops
 from pushforward import _reference as reference
 
 SIZES = [0, 1, 7, 16, 31, 33, 70]
@@ -53,64 +54,58 @@ def test_accept_equals_its_reference(n, event, dtype):
 
 @pytest.mark.parametrize("event", EVENTS, ids=str)
 @pytest.mark.parametrize("n", SIZES)
-def test_the_next_state_may_go_elsewhere(n, event):
-    x, y = state(n, event, torch.float32, 1), state(n, event, torch.float32, 2)
+def test_what_is_taken_is_marked_and_kept(n, event):
+    start, y = state(n, event, torch.float32, 1), state(n, event, torch.float32, 2)
     value, next_value = state(2, (n,), torch.float32, 3)
     next_value[::7] = math.nan
     y[1::5] = math.inf
-    sums = (x + 1, *torch.zeros(2, *x.shape, dtype=torch.float64))
 
-    def moves(step):
-        held, state_, out = [t.clone() for t in (value, *sums)], x.clone(), None
-        counts = pf.ops.Counts.zeros(n)
-        after = step(state_, held[0], counts, tuple(held[1:]), out)
-        assert after is state_
-        expected = [t.clone() for t in (after, *held, *counts.tensors())]
-        held, out = [t.clone() for t in (value, *sums)], torch.full_like(x, 7.0)
-        counts = pf.ops.Counts.zeros(n)
-        assert step(x, held[0], counts, tuple(held[1:]), out) is out
-        got = [out, *held, *counts.tensors()]
-        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-        return out
+    def check(step, proposed):
+        x, taken, kept = start.clone(), torch.full((n,), 9, dtype=torch.uint8), start + 7
+        assert step(x, proposed, taken=taken, kept=kept) is x
+        plain = start.clone()
+        step(plain, proposed)
+        assert torch.equal(x, plain)
+        moved = _ops.rows(x != start).any(1)
+        assert taken.tolist() == moved.tolist()
+        assert torch.equal(kept[moved], proposed[moved])
+        assert torch.equal(kept[~moved], start[~moved] + 7)
+        return moved
 
-    start = x.clone()
-    accepted = moves(lambda at, v, counts, m, out: pf.ops.accept_(
-        at, torch.where(y.isfinite(), y, 0.5), v, next_value, seed=4, step=9, counts=counts,
-        moments=m, out=out,
-    ))  # fmt: skip
-    taken = moves(lambda at, v, counts, m, out: pf.ops.commit_(
-        at, y, counts.n_nonfinite, m, out=out
-    ))  # fmt: skip
-    assert torch.equal(x, start)
-    finite = torch.arange(n) % 5 != 1
-    assert torch.equal(taken[finite], y[finite])
-    assert torch.equal(taken[~finite], x[~finite])
-    assert torch.equal(accepted[::7], x[::7])
-
-
-def test_where_the_next_state_goes_is_checked():
-    x, value, counts = torch.zeros(4, 2), torch.zeros(4), pf.ops.Counts.zeros(4)
-
-    def step(out):
+    def accept(x, proposed, **more):
         return pf.ops.accept_(
-            x, x + 1, value, value + 1, seed=0, step=0, counts=counts, out=out
+            x, proposed, value.clone(), next_value, seed=4, step=9, counts=pf.ops.Counts.zeros(n),
+            **more,
         )  # fmt: skip
 
-    for wrong, kind in (
-        (torch.zeros(4, 3), ValueError),
-        (torch.zeros(4, 2).double(), TypeError),
-        (torch.zeros(2, 4).mT, ValueError),
-        (x.view(4, 2), ValueError),
-    ):
-        with pytest.raises(kind, match="out"):
-            step(wrong)
-        if wrong.data_ptr() != x.data_ptr():
-            with pytest.raises(kind, match="out"):
-                pf.ops.commit_(x, x + 1, counts.n_nonfinite, out=wrong)
-    sums = torch.zeros(2, 4, 2, dtype=torch.float64)
-    shift = torch.zeros(4, 2)
-    with pytest.raises(ValueError, match="overlapping"):
-        pf.ops.commit_(x, x + 1, counts.n_nonfinite, (shift, *sums), out=shift)
+    def commit(x, proposed, **more):
+        return pf.ops.commit_(x, proposed, torch.zeros(n, dtype=torch.int64), **more)
+
+    assert not check(accept, torch.where(y.isfinite(), y, 0.5))[::7].any()
+    assert torch.equal(check(commit, y), torch.arange(n) % 5 != 1)
+
+
+def test_where_marks_and_copies_go_is_checked():
+    x, value, counts = torch.zeros(4, 2), torch.zeros(4), pf.ops.Counts.zeros(4)
+    y = x + 1
+    wrong = [
+        ("kept", torch.zeros(4, 3), ValueError),
+        ("kept", torch.zeros(4, 2).double(), TypeError),
+        ("kept", torch.zeros(2, 4).mT, ValueError),
+        ("kept", x, ValueError),
+        ("kept", y, ValueError),
+        ("taken", torch.zeros(3, dtype=torch.uint8), ValueError),
+        ("taken", torch.zeros(4), TypeError),
+        ("taken", x.view(torch.uint8)[0, :4], ValueError),
+        ("taken", y.view(torch.uint8)[0, :4], ValueError),
+    ]
+    for name, tensor, kind in wrong:
+        with pytest.raises(kind, match=f"{name}|overlapping"):
+            pf.ops.accept_(
+                x, y, value, value + 1, seed=0, step=0, counts=counts, **{name: tensor}
+            )  # fmt: skip
+        with pytest.raises(kind, match=f"{name}|overlapping"):
+            pf.ops.commit_(x, y, counts.n_nonfinite, **{name: tensor})
     assert not x.any()
     assert not counts.accepted.any()
 
@@ -230,4 +225,4 @@ def test_incomplete_sums_are_refused():
     x, counts = torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)
     sums = torch.zeros(3, 2).double()
     with pytest.raises(ValueError, match="moments"):
-        torch.ops.pushforward.commit_(x, x + 1, counts, None, sums, sums.clone())
+        torch.ops.pushforward.commit_(x, x + 1, counts, None, None, None, sums, sums.clone())

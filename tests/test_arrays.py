@@ -63,17 +63,19 @@ def test_commit_takes_arrays():
     pf.ops.commit_(x, proposed, bad)
     assert bad.tolist() == [0, 0, 1, 0, 0]
     assert np.isfinite(x).all()
-    out, before = np.zeros_like(x), x.copy()
-    assert pf.ops.commit_(x, proposed + 1, bad, out=out) is out
-    assert np.array_equal(out[3], proposed[3] + 1)
-    assert np.array_equal(out[2], before[2])
-    assert np.array_equal(x, before)
+    taken, kept = np.zeros(5, np.uint8), np.zeros_like(x)
+    assert pf.ops.commit_(x, proposed, bad, taken=taken, kept=kept) is x
+    assert taken.tolist() == [1, 1, 0, 1, 1]
+    assert np.array_equal(kept[3], proposed[3])
+    assert not kept[2].any()
 
 
 def test_accept_takes_arrays():
     x, t = pair()
     value, counts = np.zeros(len(x), np.float32), pf.ops.Counts.zeros(len(x))
-    assert pf.ops.accept_(x, x + 1, value, value + 5, seed=0, step=0, counts=counts) is x
+    taken, step = np.zeros(len(x), np.uint8), {"seed": 0, "step": 0, "counts": counts}
+    assert pf.ops.accept_(x, x + 1, value, value + 5, **step, taken=taken) is x
+    assert taken.all()
     assert np.array_equal(x, (t + 1).numpy())
     assert value.tolist() == [5.0] * len(x)
     value.flags.writeable = False

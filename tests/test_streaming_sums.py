@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streaming sums of native runs: their definition, any cut of a run, steps that do not count."""
 
+import math
 import warnings
 
 import pytest
@@ -178,12 +179,15 @@ def test_totals_in_place_and_of_batches():
 
 def added(start, states, marks, batch, at_once):
     """Sums to which ``at_once`` states are added at a time, fewer where a group or a batch ends."""
-    moments, begin = begun(start, batch), 0
+    moments, begin, before = begun(start, batch), 0, start.clone()
     while begin < len(states):
         ends = (begin + at_once, len(states), *(begin - begin % n + n for n in (16, batch)))
         end = min(ends)
-        left_out = None if marks is None else marks[begin:end]
-        _ops.add_states(start, states[begin:end], left_out, moments, begin)
+        marked = () if marks is None else (before.clone(), marks[begin:end])
+        _ops.add_states(start, list(states[begin:end]), moments, begin, *marked)
+        for k in range(begin, end):
+            taken = True if marks is None else (marks[k] & _ops.TAKEN).bool()[:, None]
+            before = torch.where(torch.as_tensor(taken), states[k], before)
         begin = end
     return moments
 
@@ -196,17 +200,17 @@ def test_states_that_wait_give_the_sums_of_native_steps(n_chains, dim, batch, dt
     start = pf.random.normal(n_chains, dim, seed=2, dtype=dtype)
     native = begun(start, batch)
     states, _ = run("langevin", start.clone(), law, native, (), step_size=0.1, beta=1.0)
-    none = torch.zeros(N, n_chains, dtype=torch.uint8)
+    each = torch.full((N, n_chains), _ops.TAKEN, dtype=torch.uint8)
     for at_once in (1, 5, 16):
-        for marks in (None, none):
+        for marks in (None, each):
             found = added(start, states, marks, batch, at_once)
             assert all(
                 torch.equal(a, b) for a, b in zip(all_sums(native), all_sums(found), strict=True)
             )
-    some = (pf.random.uniform(N, n_chains, seed=3) < 0.2).to(torch.uint8)
-    expected = by_definition(native, states, some == 0, batch)
+    some = pf.random.uniform(N, n_chains, seed=3) < 0.2
+    expected = by_definition(native, states, ~some, batch)
     for at_once in (1, 5, 16):
-        found = added(start, states, some, batch, at_once)
+        found = added(start, states, (each + _ops.LEFT_OUT * some).to(torch.uint8), batch, at_once)
         rtol = 1e-5 if dtype == torch.float32 else 1e-12
         assert all(
             torch.allclose(a, b, rtol=rtol, atol=rtol)
@@ -214,25 +218,49 @@ def test_states_that_wait_give_the_sums_of_native_steps(n_chains, dim, batch, dt
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch", [3, 16, 100])
+@pytest.mark.parametrize(("n_chains", "dim"), [(5, 1), (40, 2), (3, 37), (7, 100), (2, 129)])
+def test_steps_that_are_refused_add_the_state_before(n_chains, dim, batch, dtype):
+    start = pf.random.normal(n_chains, dim, seed=2, dtype=dtype)
+    proposed = pf.random.normal(N * n_chains, dim, seed=3, dtype=dtype).view(N, n_chains, dim)
+    taken = pf.random.uniform(N, n_chains, seed=4) < torch.linspace(0, 1, n_chains)
+    states, x = [], start
+    for y, moves in zip(proposed, taken, strict=True):
+        x = torch.where(moves[:, None], y, x)
+        states.append(x)
+    proposed[~taken] = math.nan  # which nothing may look at
+    expected = added(start, torch.stack(states), None, batch, 16)
+    for at_once in (1, 5, 16):
+        found = added(start, proposed, taken.to(torch.uint8) * _ops.TAKEN, batch, at_once)
+        assert all(
+            torch.equal(a, b) for a, b in zip(all_sums(expected), all_sums(found), strict=True)
+        )
+
+
 def test_states_that_wait_are_checked():
     x = torch.zeros(3, 2)
-    states, moments = torch.zeros(4, 3, 2), begun(x, 5)
+    states, moments = list(torch.zeros(4, 3, 2)), begun(x, 5)
+    marks = torch.ones(4, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"states: .*room for, got 4"):
-        _ops.add_states(x, states, None, moments, 13)
+        _ops.add_states(x, states, moments, 13)
     with pytest.raises(ValueError, match=r"states: "):
-        _ops.add_states(x, states[:, :2].contiguous(), None, moments, 0)
+        _ops.add_states(x, [s[:2] for s in states], moments, 0)
     with pytest.raises(TypeError, match=r"states: "):
-        _ops.add_states(x, states.double(), None, moments, 0)
-    with pytest.raises(ValueError, match=r"left_out: "):
-        _ops.add_states(x, states, torch.zeros(3, 3, dtype=torch.uint8), moments, 0)
-    with pytest.raises(TypeError, match=r"left_out: expected uint8"):
-        _ops.add_states(x, states, torch.zeros(4, 3), moments, 0)
+        _ops.add_states(x, [s.double() for s in states], moments, 0)
+    with pytest.raises(ValueError, match=r"marks: "):
+        _ops.add_states(x, states, moments, 0, x, marks[:3])
+    with pytest.raises(TypeError, match=r"marks: expected uint8"):
+        _ops.add_states(x, states, moments, 0, x, marks.float())
+    with pytest.raises(ValueError, match=r"before: expected given together with marks"):
+        _ops.add_states(x, states, moments, 0, x)
     with pytest.raises(ValueError, match=r"moments: expected an open group"):
-        _ops.add_states(x, states, None, moments._replace(open_group=None), 0)
+        _ops.add_states(x, states, moments._replace(open_group=None), 0)
 
 
-@pytest.mark.parametrize("kernel", [pf.MALA(0.3), pf.Langevin(0.3)])
-def test_how_many_states_wait_changes_no_bit(kernel, monkeypatch):
+@pytest.mark.parametrize("dim", [3, 40])  # of few coordinates states are copied
+@pytest.mark.parametrize("kernel", [pf.RandomWalk(0.3), pf.MALA(0.3), pf.Langevin(0.3)])
+def test_how_many_states_wait_changes_no_bit(kernel, dim, monkeypatch):
     # Where the log-density is no number Langevin takes no step, and such steps do not count.
     def law(x):
         return torch.where(x[:, 0] > 1.5, torch.nan, -0.5 * x.square().sum(1))
@@ -240,7 +268,9 @@ def test_how_many_states_wait_changes_no_bit(kernel, monkeypatch):
     def results():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            chains = pf.sample(law, kernel, torch.zeros(50, 3), n_steps=150, seed=4, store="stats")
+            chains = pf.sample(
+                law, kernel, torch.zeros(50, dim), n_steps=150, seed=4, store="stats"
+            )
         return [
             chains.mean,
             chains.var,
@@ -262,9 +292,12 @@ def test_how_many_states_wait_changes_no_bit(kernel, monkeypatch):
 @pytest.mark.parametrize("kernel", [pf.Langevin(0.2), pf.MALA(0.2)])
 @pytest.mark.parametrize("stop_after", [40, 48, 100])
 @pytest.mark.parametrize("devices", [(set(), {"cpu"}), ({"cpu"}, set())])
-def test_sums_go_on_on_another_type_of_device(kernel, stop_after, devices, monkeypatch, tmp_path):
+@pytest.mark.parametrize("dim", [2, 40])
+def test_sums_go_on_on_another_type_of_device(
+    kernel, dim, stop_after, devices, monkeypatch, tmp_path
+):
     # On a GPU states of a torch target do not wait for the sums.
-    start = pf.random.normal(9, 2, seed=0)
+    start = pf.random.normal(9, dim, seed=0)
 
     def law(x):
         return -0.5 * x.square().sum(1)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/threads.hpp"
+#include "core/items.hpp"
 #include "core/noise.hpp"
 #include "core/per_chain.hpp"
 #include "core/reduce.hpp"
@@ -126,6 +127,13 @@ struct ChainTile {
     for (int l = 0; l < count; ++l)
       counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
   }
+  // marks[chain] = 1, or 0 where m is set.
+  PF_HD void mark_unless(MaskOf<T> m, uint8_t* marks) const {
+    constexpr int kPerRegister = Real::kLanesPerRegister;
+    for (int l = 0; l < count; ++l) {
+      marks[first + l] = m.r[l / kPerRegister][l % kPerRegister] == 0;
+    }
+  }
   // The steps' numbers, dim each; `buffer` is for backends that make a step's numbers at once.
   PF_HD Normals normals(const NoiseSource& n, D dim, int64_t n_steps, const Real*) const {
     return stream<Normal>(n, static_cast<uint64_t>(n_steps * dim));
@@ -187,6 +195,14 @@ static void for_each_item(int64_t n, const Place& place, double nanoseconds, con
     for (; i + kLanes <= end; i += kLanes) body(SeveralItems{i});
     for (; i < end; ++i) body(OneItem<>{i});
   });
+}
+
+// body(several, of which the last may be fewer) for the items begin .. end - 1 of arrays.
+template <class Body>
+PF_HD void for_items_of_row(int64_t begin, int64_t end, const Body& body) {
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) body(SeveralItems{i});
+  if (i < end) body(FewerItems{i, end - i});
 }
 
 // body(one or several, sum) for n columns, where sum is an OrderedSum. Rows may lie a power of

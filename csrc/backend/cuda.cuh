@@ -5,6 +5,7 @@
 #pragma once
 
 #include "backend/launch.cuh"
+#include "core/items.hpp"
 #include "core/noise.hpp"
 #include "core/per_chain.hpp"
 #include "core/reduce.hpp"
@@ -177,6 +178,9 @@ struct ChainTile {
   PF_HD void count_where(bool m, int64_t* counts) const {
     if (m && speaks()) ++counts[chain];
   }
+  PF_HD void mark_unless(bool m, uint8_t* marks) const {
+    if (speaks()) marks[chain] = !m;
+  }
   PF_HD Normals normals(const NoiseSource& given, D, int64_t, T* buffer) const {
     const NoiseSource noise = resolved(given);
     const uint64_t id = noise.chain_offset + static_cast<uint64_t>(chain);
@@ -265,6 +269,12 @@ struct ItemOfRow {
 template <class Body>
 static void for_each_item(int64_t n, const Place& place, double nanoseconds, const Body& body) {
   for_each_row(n, place, nanoseconds, ItemOfRow<Body>{body});
+}
+
+// body(one) for the items begin .. end - 1 of arrays.
+template <class Body>
+PF_HD void for_items_of_row(int64_t begin, int64_t end, const Body& body) {
+  for (int64_t i = begin; i < end; ++i) body(OneItem<>{i});
 }
 
 // The threads of a block take a group of terms each, and the first adds the groups up in order.

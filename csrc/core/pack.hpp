@@ -41,20 +41,6 @@ PF_HD To bit_cast(From from) {
   return to;
 }
 
-// Item i of arrays.
-template <class Index = int64_t>
-struct OneItem {
-  Index i;
-  template <class U>
-  PF_HD U load(const U* x) const {
-    return x[i];
-  }
-  template <class U>
-  PF_HD void store(U* x, U value) const {
-    x[i] = value;
-  }
-};
-
 template <bool kFirst, class A, class B>
 struct Select {
   using type = A;
@@ -141,49 +127,6 @@ PF_HD To bit_cast(Pack<T> from) {
   for (int k = 0; k < To::kRegisters; ++k) to.r[k] = (typename To::Register)from.r[k];
   return to;
 }
-
-// kLanes items of arrays, from item i on.
-struct SeveralItems {
-  int64_t i;
-  template <class U>
-  PF_HD Pack<U> load(const U* x) const {
-    return Pack<U>::load(x + i);
-  }
-  template <class U>
-  PF_HD void store(U* x, Pack<U> value) const {
-    value.store(x + i);
-  }
-};
-// The first n of them, where there are no more; what is read of the others is 0.
-struct FewerItems {
-  int64_t i;
-  int64_t n;
-  template <class U>
-  PF_HD Pack<U> load(const U* x) const {
-    U lanes[kLanes] = {};
-    copy(lanes, x + i);
-    return Pack<U>::load(lanes);
-  }
-  template <class U>
-  PF_HD void store(U* x, const Pack<U>& value) const {
-    U lanes[kLanes];
-    value.store(lanes);
-    copy(x + i, lanes);
-  }
-
- private:
-  // In parts of known sizes, which are registers.
-  template <class U>
-  PF_HD void copy(U* to, const U* from) const {
-    PF_UNROLL
-    for (int part = kLanes / 2; part > 0; part /= 2) {
-      if ((n & part) == 0) continue;
-      memcpy(to, from, part * sizeof(U));
-      to += part;
-      from += part;
-    }
-  }
-};
 
 // One truth value a lane, as wide as the T it was compared from.
 template <int kBytes>

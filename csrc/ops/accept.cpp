@@ -37,9 +37,7 @@ struct AcceptChains {
     T* values = static_cast<T*>(p.log_density);
     const Real value = tile.load_values(values);
     const Real next_value = tile.load_values(static_cast<const T*>(p.proposed_log_density));
-    const auto x = columns<T>(tile, const_cast<void*>(p.x));
-    const auto y = columns<T>(tile, const_cast<void*>(p.proposed));
-    const auto next = columns<T>(tile, p.out);
+    const auto x = columns<T>(tile, p.x), y = columns<T>(tile, const_cast<void*>(p.proposed));
     const auto score = columns<T>(tile, p.score);
     const auto next_score = columns<T>(tile, const_cast<void*>(p.proposed_score));
 
@@ -60,13 +58,16 @@ struct AcceptChains {
     tile.store(p.tallies.accepted_squares,
                fma(probability, probability, tile.load_values(p.tallies.accepted_squares)));
     dim.sync();
-    tile.copy_rows_unless(verdict.refused, next.rows, y.rows, dim);
-    if (next.rows != x.rows) tile.copy_rows_unless(!verdict.refused, next.rows, x.rows, dim);
+    tile.copy_rows_unless(verdict.refused, x.rows, y.rows, dim);
     if (p.score != nullptr) {
       tile.copy_rows_unless(verdict.refused, score.rows, next_score.rows, dim);
     }
     tile.store(values, select(verdict.refused, value, next_value));
-    if (p.moments.sum != nullptr) add_to_moments(tile, next);
+    if (p.taken != nullptr) tile.mark_unless(verdict.refused, p.taken);
+    if (p.kept != nullptr) {
+      tile.copy_rows_unless(verdict.refused, static_cast<T*>(p.kept), y.rows, dim);
+    }
+    if (p.moments.sum != nullptr) add_to_moments(tile, x);
   }
 
  private:

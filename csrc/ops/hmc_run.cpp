@@ -14,7 +14,7 @@ template <class T, class Target, class D>
 class HmcMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  enum { kX, kScore, kProposed, kNextScore, kMomentum, kTurned, kWork };
+  enum { kX, kProposed, kScore, kNextScore, kMomentum, kTurned, kWork };
 
  public:
   static constexpr int kRows = kWork + 2;
@@ -60,11 +60,11 @@ class HmcMove {
     const auto refused = judge_.refused(log_ratio);
     const auto diverged = dim_.of_chain(!(log_ratio >= Real(T(-kDivergence))));
     if (any(diverged)) tile_.count_where(diverged, p_.tallies.n_divergent);
-    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      next[i] = select(refused, x[i], proposed[i]);
+      proposed[i] = select(refused, x[i], proposed[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
+    rows_.advance();
     value_ = select(refused, value_, value);
     return {};
   }

@@ -12,7 +12,7 @@ class LangevinMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
-  enum { kX, kScore, kProposed, kWork };
+  enum { kX, kProposed, kScore, kWork };
 
  public:
   static constexpr int kRows = kWork + 2;
@@ -43,13 +43,11 @@ class LangevinMove {
       finite = fma(proposed[i], Real(T(0)), finite);
     });
     const auto refused = dim_.of_chain(finite != finite);
-    Real* next = rows_.advance();
     if (any(refused)) {
       tile_.count_where(refused, p_.tallies.n_nonfinite);
-      dim_.each([&](int64_t i) { next[i] = select(refused, x[i], proposed[i]); });
-    } else {
-      dim_.each([&](int64_t i) { next[i] = proposed[i]; });
+      dim_.each([&](int64_t i) { proposed[i] = select(refused, x[i], proposed[i]); });
     }
+    rows_.advance();
     return refused;
   }
   PF_HD void finish() const {}

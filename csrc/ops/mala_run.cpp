@@ -10,7 +10,7 @@ template <class T, class Target, class D>
 class MalaMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
-  enum { kX, kScore, kProposed, kNextScore, kWork };
+  enum { kX, kProposed, kScore, kNextScore, kWork };
 
  public:
   static constexpr int kRows = kWork + 2;
@@ -43,11 +43,11 @@ class MalaMove {
     const Real correction =
         langevin_asymmetry<Real>(dim_, x, proposed, score, next_score, step_size_, beta_);
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
-    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      next[i] = select(refused, x[i], proposed[i]);
+      proposed[i] = select(refused, x[i], proposed[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
+    rows_.advance();
     value_ = select(refused, value_, value);
     return {};
   }

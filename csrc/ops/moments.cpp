@@ -14,24 +14,27 @@ struct CommitChain {
 
   PF_HD void operator()(int64_t chain) const {
     const int64_t first = chain * p.dim;
-    const T* x = static_cast<const T*>(p.x) + first;
-    T* out = static_cast<T*>(p.out) + first;
+    T* x = static_cast<T*>(p.x) + first;
     const T* proposed = static_cast<const T*>(p.proposed) + first;
     T finite = T(0);
     for (int64_t i = 0; i < p.dim; ++i) finite += proposed[i] * T(0);
-    if (finite != finite) {
+    const bool taken = finite == finite;
+    if (p.taken != nullptr) p.taken[chain] = taken;
+    if (!taken) {
       ++p.n_nonfinite[chain];
-      if (out == x) return;
-      for (int64_t i = 0; i < p.dim; ++i) out[i] = x[i];
       return;
     }
-    for (int64_t i = 0; i < p.dim; ++i) out[i] = proposed[i];
+    for (int64_t i = 0; i < p.dim; ++i) x[i] = proposed[i];
+    if (p.kept != nullptr) {
+      T* kept = static_cast<T*>(p.kept) + first;
+      for (int64_t i = 0; i < p.dim; ++i) kept[i] = proposed[i];
+    }
     if (p.moments.sum == nullptr) return;
     const T* shift = static_cast<const T*>(p.moments.shift) + first;
     double* sum = p.moments.sum + first;
     double* squares = p.moments.sum_of_squares + first;
     for (int64_t i = 0; i < p.dim; ++i) {
-      const double off = to_wide(out[i]) - to_wide(shift[i]);
+      const double off = to_wide(x[i]) - to_wide(shift[i]);
       sum[i] += off;
       squares[i] = fma(off, off, squares[i]);
     }
@@ -46,38 +49,43 @@ struct AddStates {
   int64_t n_open;  // states that the open group has before
   SumsDue due;
 
-  // One number or several, of which all states count.
+  // One number or several of any chains, of which each step's state counts.
   template <class At>
   PF_HD void operator()(const At& at) const {
-    const auto state = [&](int64_t k) PF_INLINE_LAMBDA { return at.load(states(k)); };
-    sums.add(at, n_open > 0, p.n_states, static_cast<double>(n_open + p.n_states), due, state,
-             [&](auto& g) PF_INLINE_LAMBDA {
-               for (int64_t k = 0; k < p.n_states; ++k) g.add(state(k));
-             });
+    add(at, p.states, p.n_states, static_cast<double>(n_open + p.n_states));
   }
-  PF_HD const T* states(int64_t k) const { return static_cast<const T*>(p.states) + k * p.stride; }
+  // Adds the states that begin at n of these addresses.
+  template <class At>
+  PF_HD void add(const At& at, const void* const* states, int64_t n, double count) const {
+    const auto state = [&](int64_t k)
+                           PF_INLINE_LAMBDA { return at.load(static_cast<const T*>(states[k])); };
+    sums.add(at, n_open > 0, n, count, due, state, [&](auto& g) PF_INLINE_LAMBDA {
+      for (int64_t k = 0; k < n; ++k) g.add(state(k));
+    });
+  }
   PF_HD T& count(int64_t chain) const { return static_cast<T*>(p.moments.group.count)[chain]; }
 };
-// A chain of which some states do not count.
+// A chain, whose steps have marks.
 template <class T>
-struct AddStatesThatCount {
+struct AddStatesOfChain {
   AddStates<T> all;
 
   PF_HD void operator()(int64_t chain) const {
     const AddStatesParams& p = all.p;
-    const auto counts = [&](int64_t k) { return p.left_out[k * p.n_chains + chain] == 0; };
-    T count = all.n_open > 0 ? all.count(chain) : T(0);
-    for (int64_t k = 0; k < p.n_states; ++k) count += counts(k) ? T(1) : T(0);
-    for (int64_t i = 0; i < p.dim; ++i) {
-      const OneItem<> at{chain * p.dim + i};
-      const auto state = [&](int64_t k) { return at.load(all.states(k)); };
-      all.sums.add(at, all.n_open > 0, p.n_states, count, all.due, state, [&](auto& g) {
-        for (int64_t k = 0; k < p.n_states; ++k) {
-          if (counts(k)) g.add(state(k));
-        }
-      });
+    const void *counted[kStepGroup], *at = p.before;
+    int64_t n = 0;
+    for (int64_t k = 0; k < p.n_states; ++k) {
+      const uint8_t mark = p.marks[k * p.n_chains + chain];
+      if ((mark & kTaken) != 0) at = p.states[k];
+      if ((mark & kLeftOut) == 0) counted[n++] = at;
     }
-    all.count(chain) = all.due.group ? T(0) : count;
+    const double before = all.n_open > 0 ? to_wide(all.count(chain)) : 0.0;
+    const double count = before + static_cast<double>(n);
+    const int64_t first = chain * p.dim;
+    for_items_of_row(first, first + p.dim, [&](const auto& items) PF_INLINE_LAMBDA {
+      all.add(items, counted, n, count);
+    });
+    all.count(chain) = all.due.group ? T(0) : static_cast<T>(count);
   }
 };
 // What the open group has then, where all states count.
@@ -181,8 +189,9 @@ void add_states(const AddStatesParams& p) {
     const SumsDue due{!inside_group(m, n_done), m.batch > 0 && n_done % m.batch == 0};
     const AddStates<T> all{p, SumsInMemory<T>(m, 0), p.steps_done % steps_of_group(m), due};
     const double cost = (2.0 + 0.5 * static_cast<double>(p.n_states)) * static_cast<double>(n);
-    if (p.left_out != nullptr)
-      return for_each_row(p.n_chains, p.place, cost, AddStatesThatCount<T>{all});
+    if (p.marks != nullptr) {
+      return for_each_row(p.n_chains, p.place, cost, AddStatesOfChain<T>{all});
+    }
     for_each_item(n, p.place, cost, all);
     const bool was_open = all.n_open > 0;
     if (was_open || !due.group) for_each_row(p.n_chains, p.place, 0.0, CountStates<T>{all});

@@ -18,12 +18,13 @@ class NutsMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
-  // The next state; the ends of the trajectory, backward and forward; the sum of its momenta, and
-  // those at the end that does not move and where the new half begins; the state drawn from the new
-  // half, its latest point, and of the block that ends there the sum and the first of its momenta.
-  // "Pulled" is L' s.
+  // The next state, and what is drawn from the new half of the trajectory; its ends, backward and
+  // forward; the sum of its momenta, and those at the end that does not move and where the new half
+  // begins; the latest point, and of the block that ends there the sum and the first of its
+  // momenta. "Pulled" is L' s.
   enum {
     kX,
+    kNewX,
     kScore,
     kBackX,
     kBackMomentum,
@@ -34,7 +35,6 @@ class NutsMove {
     kTotal,
     kFar,
     kNear,
-    kNewX,
     kNewScore,
     kAt,
     kMomentum,

@@ -80,12 +80,13 @@ struct EvaluateParams {
 // Metropolis-Hastings on a target that torch has evaluated: x, log_density (n_chains,) and score
 // (n_chains, dim) become the proposed ones where the proposal is taken.
 //   log ratio = beta (proposed_log_density - log_density) + correction
-// correction (n_chains,), or where `langevin`, that of Langevin proposals; score may be null.
+// correction (n_chains,), or where `langevin`, that of Langevin proposals; score may be null, and
+// so may taken (n_chains,), which says whose proposal was, and kept (n_chains, dim), which has it,
+// too.
 struct AcceptParams {
   Dtype dtype;
   Place place;
-  const void* x;
-  void* out;
+  void* x;
   const void* proposed;
   void* log_density;
   const void* proposed_log_density;
@@ -97,19 +98,22 @@ struct AcceptParams {
   PerChain step_size, beta;
   NoiseSource accept;
   Tallies tallies;
+  uint8_t* taken;
+  void* kept;
   Moments moments;
 };
 
-// out = proposed for the rows whose proposal is finite; the others are counted and keep x, which
-// `out` may be. The moments take the rows that moved.
+// x = proposed for the rows whose proposal is finite; the others are counted and keep x. The
+// moments take the rows that moved; taken and kept are as above.
 struct CommitParams {
   Dtype dtype;
   Place place;
-  const void* x;
-  void* out;
+  void* x;
   const void* proposed;
   int64_t n_chains, dim;
   int64_t* n_nonfinite;
+  uint8_t* taken;
+  void* kept;
   Moments moments;
 };
 
@@ -161,15 +165,18 @@ struct TotalsParams {
   double* open_batch;
 };
 
-// n_states recorded steps after steps_done earlier ones, whose states (n_states, n_chains, dim)
-// wait, are added to the moments; they end with the group, or before. left_out (n_states, n_chains)
-// says which do not count, unless it is null: then all of the open group do.
+// The states of n_states recorded steps after steps_done earlier ones wait and are added to the
+// moments; these end with the group, or before. Where the marks (n_states, n_chains) are null,
+// states[k] (n_chains, dim) is that of step k, and all states of the open group count. Else a
+// chain's is that of its last step marked kTaken, or from `before` them all, and counts where its
+// step is not marked kLeftOut.
+enum StepMarks : uint8_t { kTaken = 1, kLeftOut = 2 };
 struct AddStatesParams {
   Dtype dtype;
   Place place;
-  const void* states;
-  const uint8_t* left_out;
-  int64_t stride;  // from one state to the next
+  const void* states[kStepGroup];
+  const void* before;
+  const uint8_t* marks;
   int64_t n_states, n_chains, dim, steps_done;
   Moments moments;
 };

@@ -42,8 +42,8 @@ class RandomWalkMove {
     const Real value = evaluations_.next(
         value_, [&] { correction = propose(); }, [&](bool of_state) { return evaluate(of_state); });
     const auto refused = judge_.refused(fma(beta_, value - value_, correction));
-    Real* next = rows_.advance();
-    dim_.each([&](int64_t i) { next[i] = select(refused, x[i], proposed[i]); });
+    dim_.each([&](int64_t i) { proposed[i] = select(refused, x[i], proposed[i]); });
+    rows_.advance();
     value_ = select(refused, value_, value);
     return {};
   }

@@ -2,12 +2,13 @@
 // Many steps of a Markov kernel on a native target in one call: the state stays in registers, draws
 // and streaming statistics are taken on the way. A Move is the kernel:
 //
-//   kRows                      rows of coordinates that it needs; row 0 is the state
+//   kRows                      rows of coordinates that it needs; row 0 is the state, and row 1
+//                              keeps nothing from step to step
 //   more_bytes_per_dim(p)      a coordinate's scratch beyond these rows, if there is any
 //   value(wanted)              the log-density at the state before a step, if wanted
 //   step(k, wanted)            takes step k; the chains whose state is left out of the statistics.
-//                              The new state goes to rows.advance(), coordinate by coordinate and
-//                              once the old one is needed no more, or stays where it was
+//                              Its state goes to row 1 and rows.advance() then makes that row 0;
+//                              or row 0 changes in place
 //   finish()                   puts back what it keeps in memory beside the state
 #pragma once
 

@@ -11,7 +11,7 @@ class UnderdampedMove {
   using Tile = ChainTile<T, D>;
   using Real = typename Tile::Real;
   using Mask = typename Traits<Real>::Mask;
-  enum { kX, kVelocity, kScore, kNextX, kNextVelocity, kNextScore, kWork };
+  enum { kX, kNextX, kVelocity, kScore, kNextVelocity, kNextScore, kWork };
 
  public:
   static constexpr int kRows = kWork + 2;
@@ -62,12 +62,12 @@ class UnderdampedMove {
     });
     const auto refused = dim_.of_chain(finite != finite);
     if (any(refused)) tile_.count_where(refused, p_.tallies.n_nonfinite);
-    Real* next = rows_.advance();
     dim_.each([&](int64_t i) {
-      next[i] = select(refused, x[i], next_x[i]);
+      next_x[i] = select(refused, x[i], next_x[i]);
       v[i] = select(refused, v[i], next_v[i]);
       score[i] = select(refused, score[i], next_score[i]);
     });
+    rows_.advance();
     if constexpr (kAgain) {
       const Real old = wanted && any(refused)
                            ? evaluate_at(target_, x, next_score, rows_[kWork], dim_, true)

@@ -134,8 +134,8 @@ static void with_target(const TargetParams& p, const Body& body) {
 #undef PF_EACH_TARGET
 
 // kCount rows of a chain's coordinates: registers where their number is a constant, else the tile's
-// scratch. A warp has one more, for its noise. Row 0 is the state; in scratch it can go from place
-// to place, so that whoever wants to keep it needs no copy.
+// scratch. A warp has one more, for its noise. Row 0 is the state and row 1 what a step makes of
+// it: in scratch their places change, so that a state is written once, where it is kept.
 template <class Real, class D, int kCount, bool kKnown = D::kKnown>
 class Rows {
  public:
@@ -143,7 +143,9 @@ class Rows {
   PF_HD Rows(Real*, D) {}
   PF_HD Real* operator[](int row) { return rows_[row]; }
   PF_HD Real* noise() { return nullptr; }
-  PF_HD Real* advance() { return rows_[0]; }
+  PF_HD void advance() {
+    D{}.each([&](int64_t i) { rows_[0][i] = rows_[1][i]; });
+  }
   PF_HD void go_home() {}
 
  private:
@@ -153,22 +155,35 @@ template <class Real, class D, int kCount>
 class Rows<Real, D, kCount, false> {
  public:
   static constexpr int64_t kBytesPerDim = (kCount + (D::kWarp ? 1 : 0)) * sizeof(Real);
-  PF_HD Rows(Real* scratch, D dim) : first_(scratch), state_(scratch), next_(scratch), dim_(dim) {}
-  PF_HD Real* operator[](int row) const { return row == 0 ? state_ : first_ + row * dim_; }
+  PF_HD Rows(Real* scratch, D dim) : first_(scratch), dim_(dim) { stay_here(); }
+  PF_HD Real* operator[](int row) const {
+    return row == 0 ? state_ : row == 1 ? next_ : first_ + row * dim_;
+  }
   PF_HD Real* noise() const { return D::kWarp ? (*this)[kCount] : nullptr; }
-  // Where the next state is wanted.
-  PF_HD void lead_to(Real* next) { next_ = next; }
-  // Makes that place row 0 and returns it, for a move that writes each coordinate there after it
-  // has read it where it was, which may be the same place.
-  PF_HD Real* advance() { return state_ = next_; }
+  // Where the next step's state is wanted.
+  PF_HD void lead_to(Real* next) {
+    if (next == state_) go_home();
+    next_ = next;
+  }
+  // Ends a step: row 1 is the state.
+  PF_HD void advance() {
+    Real* const before = state_;
+    state_ = next_;
+    next_ = before;
+  }
   // Brings the state back to this memory.
   PF_HD void go_home() {
     if (state_ == first_) return;
     dim_.each([&](int64_t i) { first_[i] = state_[i]; });
-    state_ = first_;
+    stay_here();
   }
 
  private:
+  PF_HD void stay_here() {
+    state_ = first_;
+    next_ = first_ + dim_;
+  }
+
   Real *first_, *state_, *next_;
   D dim_;
 };

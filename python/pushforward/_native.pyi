@@ -65,7 +65,6 @@ def run(
 ) -> None: ...
 def accept(
     x: Tensor,
-    out: Tensor,
     proposed: Tensor,
     log_density: Tensor,
     proposed_log_density: Tensor,
@@ -78,6 +77,8 @@ def accept(
     step: Counter,
     chain_offset: int,
     tallies: tuple[Tensor, Tensor, Tensor, Tensor],
+    taken: Tensor | None,
+    kept: Tensor | None,
     moments: Moments | None,
     n_threads: int,
 ) -> None: ...
@@ -86,9 +87,10 @@ def evaluate(
 ) -> None: ...
 def commit(
     x: Tensor,
-    out: Tensor,
     proposed: Tensor,
     n_nonfinite: Tensor,
+    taken: Tensor | None,
+    kept: Tensor | None,
     moments: Moments | None,
     n_threads: int,
 ) -> None: ...
@@ -134,8 +136,9 @@ def totals(
 ) -> None: ...
 def add_states(
     x: Tensor,
-    states: Tensor,
-    left_out: Tensor | None,
+    states: Sequence[Tensor],
+    before: Tensor | None,
+    marks: Tensor | None,
     moments: Moments,
     steps_done: int,
     n_threads: int,

@@ -14,6 +14,7 @@ from torch import Tensor
 from pushforward import _ops, diagnostics
 from pushforward.diagnostics.streaming import rhat_of_sums
 from pushforward.mcmc.adaptation import Covariance
+from pushforward.mcmc.base import Place
 from pushforward.storage import DrawStore
 from pushforward.sums import StreamingSums
 
@@ -100,11 +101,11 @@ class Recorder:
         return self.sums.moments
 
     @property
-    def room_for_state(self) -> Callable[[], Tensor] | None:
-        """What gives the memory where the next state waits, if states wait."""
+    def place(self) -> Callable[[], Place] | None:
+        """What gives the memory where a step's proposals wait, if any do."""
         if self.sums is None or self.sums.waiting is None:
             return None
-        return self.sums.waiting.room
+        return self.sums.waiting.place
 
     # ---- steps of a native run -------------------------------------------------------------------
 

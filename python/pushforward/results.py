@@ -24,7 +24,6 @@ def result_of(run: Run, *, interrupted: bool) -> Chains:
     """Return what there is of a run."""
     recorder, counts, plan = run.recorder or run.record(0), run.state.counts, run.plan
     recorder.finish()
-    run.state.go_home()
     n, kept = recorder.steps_done, recorder.n_kept
     nonfinite, divergent, accepted, squares = run.before
     left_out = counts.n_nonfinite - nonfinite

@@ -295,7 +295,7 @@ class Run:
         if self.recorder is not None or not begins:
             return
         self.recorder = self.record(self.plan.n_steps)
-        self.state.moments, self.state.room = self.recorder.moments, self.recorder.room_for_state
+        self.state.moments, self.state.place = self.recorder.moments, self.recorder.place
         if self.resumed and self.recorder.disk is not None and self.position <= self.plan.silent:
             self.recorder.disk.truncate(0)  # what a run that was killed wrote after its checkpoint
 

@@ -306,7 +306,6 @@ def _advance(
         resume.save(run)
         interrupt.deliver()
         if callback is not None:
-            run.state.go_home()
             law = run.target
             x = law.parameters.unflatten(run.x) if isinstance(law, NamedTarget) else run.x
             if callback(run.next_step, x) and run.position < total:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
+from pushforward.mcmc.base import Place
 
 __all__ = ["WAIT_ON", "StreamingSums"]
 
@@ -18,6 +20,7 @@ WAIT_ON = frozenset({"cpu"})
 add them themselves."""
 _MOST_WAITING = 1 << 28  # bytes of states that wait
 _LINE = 64  # bytes of a cache's line; states an odd number of them apart have sets of their own
+_LONG = 32  # numbers of a chain from which on what it takes is marked, and not all states copied
 
 
 class StreamingSums:
@@ -185,67 +188,81 @@ class WaitingStates:
     """The states of some steps of a CPU's chains, which are added to streaming sums together.
 
     Reading and writing the sums costs more than adding a state: they are of twice its precision,
-    and there are several.
+    and there are several. Of steps that take a proposal or refuse it only what was taken waits.
 
     Args:
-        x: like the states.
+        x: the state before the first step.
         left_out: see :class:`StreamingSums`.
 
     """
 
     def __init__(self, x: Tensor, left_out: Tensor | None) -> None:
-        self._x, self._n, self._done = x, 0, 0
+        self._x, self._done = x, 0
         few = _ops.GROUP * x.numel() * x.element_size() <= _MOST_WAITING
         n_lines = -(-x.numel() * x.element_size() // _LINE) | 1
         shape = (_ops.GROUP if few else 1, n_lines * _LINE // x.element_size())
-        self._places = _ops.empty(shape, dtype=x.dtype, device=x.device)
-        self._place = [place[: x.numel()].view(x.shape) for place in self._places]
+        states = _ops.empty(shape, dtype=x.dtype, device=x.device)
+        self._states = [state[: x.numel()].view(x.shape) for state in states]
+        self._marks = torch.empty(shape[0], len(x), dtype=torch.uint8)
+        self._places = list(zip(self._marks, self._states, strict=True))
+        self._has_places = math.prod(x.shape[1:]) >= _LONG
         self._left_out = left_out
-        # Which states of the open group do not count, once there are some.
-        self._marks: Tensor | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._n = 0
+        self._is_marked = self._was_placed = False  # some that wait, the latest step
+        self._some_left_out = False  # of the open group
+        self._before = _ops.copied(self._x) if self._has_places else self._x
         self._notice()
 
     def _notice(self) -> None:
         if self._left_out is not None:
-            self._before, self._total = self._left_out.clone(), int(self._left_out.numpy().sum())
+            self._counted, self._total = self._left_out.clone(), int(self._left_out.numpy().sum())
 
-    def room(self) -> Tensor:
-        """Return where the next state waits."""
-        return self._place[self._n]
+    def place(self) -> Place:
+        """Return where a step marks the chains that take its proposal, and where it keeps that."""
+        if not self._has_places:
+            return None, None
+        self._was_placed = True
+        return self._places[self._n]
 
     def take(self, x: Tensor, steps_done: int) -> None:
-        """Let the state after step number ``steps_done`` wait."""
+        """Let the state after step number ``steps_done`` wait, unless the step has seen to it."""
         if x.numel() == 0:
             return
-        if x is not self.room():
-            _ops.copy_(self.room(), x)  # without torch's threads, which then wait for more
+        marks, state = self._places[self._n]
+        if self._was_placed:
+            self._was_placed, self._is_marked = False, True
+        else:
+            _ops.copy_(state, x)  # without torch's threads, which then wait for more
+            marks.fill_(_ops.TAKEN)
         if self._left_out is not None and int(self._left_out.numpy().sum()) != self._total:
-            if self._marks is None:
-                self._marks = torch.zeros(_ops.GROUP, len(x), dtype=torch.uint8)
-            self._marks[self._n] = self._left_out != self._before
+            marks.add_(_ops.LEFT_OUT * (self._left_out != self._counted))
+            self._some_left_out = True
             self._notice()
         self._n, self._done = self._n + 1, steps_done
 
     @property
     def is_full(self) -> bool:
         """Whether there is no room, or the group ends."""
-        return self._n == len(self._place) or self._done % _ops.GROUP == 0
+        return self._n == len(self._states) or self._done % _ops.GROUP == 0
 
     def leave(self, moments: _ops.BatchMoments) -> None:
         """Add the states to the sums."""
         n = self._n
         if n == 0:
             return
-        marks = None if self._marks is None else self._marks[:n]
-        _ops.add_states(self._x, self._places[:n], marks, moments, self._done - n)
-        self._n = 0
+        marked = self._is_marked or self._some_left_out
+        marks = (self._before, self._marks[:n]) if marked else (None, None)
+        _ops.add_states(self._x, self._states[:n], moments, self._done - n, *marks)
+        if self._has_places:
+            _ops.copy_(self._before, self._x)
+        self._n, self._is_marked = 0, False
         if self._done % _ops.GROUP == 0:
-            self._marks = None
-        elif self._marks is not None:
-            self._marks.zero_()
+            self._some_left_out = False
 
     def restore(self) -> None:
         """Begin anew after sums were put back, of whose open group some states may not count."""
-        self._n = 0
-        self._marks = torch.zeros(_ops.GROUP, len(self._x), dtype=torch.uint8)
-        self._notice()
+        self._begin()
+        self._some_left_out = True

@@ -13,17 +13,18 @@ _SCALARS = {
 
 def read_structs(*texts):
     """name -> ctypes class of the structs and enums in the texts of headers; a pointer is an int."""
-    types = dict(_SCALARS)
+    types, sizes = dict(_SCALARS), {}
     for text in texts:
         text = re.sub(r"//[^\n]*", "", text)
+        sizes |= dict(re.findall(r"\bconstexpr\s+\w+\s+(\w+)\s*=\s*(\d+);", text))
         for name, base, body in re.findall(
             r"\b(?:struct|enum class)\s+(\w+)\s*(?::\s*(\w+)\s*)?\{([^{}]*)\}", text
         ):
-            types[name] = types[base] if base else _struct(name, body, types)
+            types[name] = types[base] if base else _struct(name, body, types, sizes)
     return types
 
 
-def _struct(name, body, types):
+def _struct(name, body, types, sizes):
     fields = []
     for member in filter(None, (m.strip() for m in body.split(";"))):
         if "(" in member:  # a pointer to a function
@@ -32,10 +33,10 @@ def _struct(name, body, types):
         kind, names = re.fullmatch(r"(?:const\s+)?(\w+)\s*([^()]*)", member, re.DOTALL).groups()
         for declared in names.split(","):
             star, word, _, count = re.fullmatch(
-                r"\s*(\*?)\s*(\w+)\s*(\[(\d+)\])?\s*", declared
+                r"\s*(\*?)\s*(\w+)\s*(\[(\w+)\])?\s*", declared
             ).groups()
             each = ctypes.c_uint64 if star else types[kind]
-            fields.append((word, each * int(count) if count else each))
+            fields.append((word, each * int(sizes.get(count, count)) if count else each))
     return type(name, (ctypes.Structure,), {"_fields_": fields})
 
 

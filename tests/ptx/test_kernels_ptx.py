@@ -245,20 +245,25 @@ def test_accept(langevin, dim, dtype):
         x, y, score, next_score = (t.clone() for t in start)
         sums = torch.zeros(2, n, dim, dtype=torch.float64)
         moments = (start[1], sums[0], sums[1])
-        return x, y, score, next_score, values.clone(), _ops.Counts.zeros(n), moments
+        marks = torch.full((n,), 7, dtype=torch.uint8), torch.zeros_like(x)
+        return x, y, score, next_score, values.clone(), *marks, _ops.Counts.zeros(n), moments
 
-    x, y, score, next_score, (value, next_value, correction), counts, moments = ours = state()
+    x, y, score, next_score, (value, next_value, correction), *marks, counts, moments = ours = (
+        state()
+    )
     more = {"score": score, "proposed_score": next_score, "step_size": h}
     pf.ops.accept_(
         x, y, value, next_value, seed=SEED, step=step, chain_offset=3, beta=beta, counts=counts,
-        moments=moments, **(more if langevin else {"correction": correction}),
+        moments=moments, taken=marks[0], kept=marks[1], **(more if langevin else {"correction": correction}),
     )  # fmt: skip
 
-    x, y, score, next_score, (value, next_value, correction), counts, moments = theirs = state()
+    x, y, score, next_score, (value, next_value, correction), *marks, counts, moments = theirs = (
+        state()
+    )
     call = Call(dtype)
     scores = {"score": call.at(score), "proposed_score": call.at(next_score)}
     p = S["AcceptParams"](
-        x=call.at(x), out=call.at(x), proposed=call.at(y), log_density=call.at(value),
+        x=call.at(x), taken=call.at(marks[0]), kept=call.at(marks[1]), proposed=call.at(y), log_density=call.at(value),
         proposed_log_density=call.at(next_value), n_chains=n, dim=dim, langevin=langevin,
         correction=0 if langevin else call.at(correction), **(scores if langevin else {}),
         step_size=call.per_chain(h), beta=call.per_chain(beta), accept=call.noise("accept", step, 3),
@@ -268,7 +273,7 @@ def test_accept(langevin, dim, dtype):
     walked, size = walk(dim, dtype, 8)
     parts = [f"AcceptChains<{NAMES[dtype]}", f", {walked}"]
     call.chains("accept", parts, n, dim, 0, functor(p, size), n_rows=0)
-    for a, b in ((ours[:5], theirs[:5]), (ours[5].tensors(), counts.tensors()), (ours[6], moments)):
+    for a, b in ((ours[:7], theirs[:7]), (ours[7].tensors(), counts.tensors()), (ours[8], moments)):
         assert all(same(u, v) for u, v in zip(a, b, strict=True))
 
 

@@ -24,18 +24,24 @@ def test_commit_and_pool(dtype):
     for _ in range(n_steps):  # the CPU's turn, from the same start
         ours, expected_bad = x.clone(), bad.clone()
         theirs = tuple(m.clone() for m in moments)
-        pf.ops.commit_(ours, proposed, expected_bad, theirs)
+        taken, kept = (
+            torch.zeros(2, n_chains, dtype=torch.uint8),
+            torch.zeros(2, *x.shape, dtype=dtype),
+        )
+        pf.ops.commit_(ours, proposed, expected_bad, theirs, taken=taken[0], kept=kept[0])
 
         call = Call(dtype)
         sums = S["Moments"](*map(call.at, moments))
         params = S["CommitParams"](
-            x=call.at(x), out=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
-            n_nonfinite=call.at(bad), moments=sums,
+            x=call.at(x), proposed=call.at(proposed), n_chains=n_chains, dim=dim,
+            n_nonfinite=call.at(bad), taken=call.at(taken[1]), kept=call.at(kept[1]), moments=sums,
         )  # fmt: skip
         run = entry("moments", f"CommitChain<{NAMES[dtype]}>")
         call.launch(run, -(-n_chains // BLOCK), [c_int64(n_chains)], params)
         assert same(x, ours)
         assert torch.equal(bad, expected_bad)
+        assert torch.equal(*taken)
+        assert same(*kept)
         assert all(same(m, t) for m, t in zip(moments, theirs, strict=True))
         proposed = proposed * 0.75 + 1
 

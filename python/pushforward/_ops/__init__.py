@@ -34,7 +34,14 @@ from pushforward._ops.langevin_run import langevin_run_
 from pushforward._ops.markov_run import markov_run_
 from pushforward._ops.math import MATH_FUNCTIONS, elementwise_math
 from pushforward._ops.memory import copied, copy_, empty, is_finite, sums_about, zeros
-from pushforward._ops.moments import add_states, commit_, pooled_moments, totals
+from pushforward._ops.moments import (
+    LEFT_OUT,
+    TAKEN,
+    add_states,
+    commit_,
+    pooled_moments,
+    totals,
+)
 from pushforward._ops.noise import fill_
 from pushforward._ops.pooled import (
     SKETCH_BINS,
@@ -52,8 +59,10 @@ cuda_architectures = _native.cuda_architectures
 __all__ = [
     "DEVICES",
     "GROUP",
+    "LEFT_OUT",
     "MATH_FUNCTIONS",
     "SKETCH_BINS",
+    "TAKEN",
     "BatchMoments",
     "Counts",
     "Matrix",

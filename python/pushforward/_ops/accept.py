@@ -78,7 +78,8 @@ def accept_(
     step_size: Tensor | float | None = None,
     beta: Tensor | float = 1.0,
     moments: Moments | None = None,
-    out: Tensor | None = None,
+    taken: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Accept or refuse proposals of Metropolis-Hastings (algorithm 1), in place.
 
@@ -104,11 +105,11 @@ def accept_(
         beta: inverse temperature, likewise.
         moments: ``(shift, sum, sum_of_squares)``, each shaped like ``x``, the last two float64:
             sums of ``x - shift`` and its square, added to.
-        out: where the next state goes, memory apart from all else, so that ``x`` stays as it is;
-            None for ``x`` itself.
+        taken: uint8 ``(n_chains,)``, becomes 1 where the proposal was taken and 0 elsewhere.
+        kept: like ``x``, where proposals that were taken are written, too; the rest stays as it is.
 
     Returns:
-        ``x``, or ``out``.
+        ``x``.
 
     Raises:
         TypeError: a dtype or a type is wrong.
@@ -130,32 +131,32 @@ def accept_(
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
     if is_plain(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-        step_size, beta, (seed, step, chain_offset), moments, out,
+        step_size, beta, (seed, step, chain_offset), moments, taken,
+        kept,
     ):  # fmt: skip
-        counted, to = counts.tensors(), x if out is None else out
+        counted = counts.tensors()
         _native.accept(
-            x, to, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-            step_size, beta, seed, step, chain_offset, counted, moments, threads(),
+            x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
+            step_size, beta, seed, step, chain_offset, counted, taken, kept, moments, threads(),
         )  # fmt: skip
-        return changed(to, log_density, score, *counted, moments=moments)
+        return changed(x, log_density, score, *counted, taken, kept, moments=moments)
     if not is_compiling() and holds_array(locals()):
-        return takes_arrays(accept_, "log_density", "score")(**locals())
-    x = x if out is None else out.copy_(x)
+        return takes_arrays(accept_, "log_density", "score", "taken", "kept")(**locals())
     check_tensor(proposed, "proposed")
     check_tensor(proposed_log_density, "proposed_log_density")
     no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size)
     tensors = {
         "proposed": proposed, "log_density": log_density, "score": score,
         "proposed_log_density": proposed_log_density, "proposed_score": proposed_score,
-        "correction": correction, **vars(counts),
+        "correction": correction, "taken": taken, "kept": kept, **vars(counts),
     }  # fmt: skip
     scales, at = {"step_size": step_size, "beta": beta}, {"seed": seed, "step": step}
     h, b = check_call(x, tensors, scales, **at, chain_offset=chain_offset)
     torch.ops.pushforward.accept_(
         x, proposed.detach(), log_density, proposed_log_density.detach(), score, proposed_score,
         correction, h, b, seed, step, chain_offset,
-        counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares,
-        *(moments or (None, None, None)),
+        counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares, taken,
+        kept, *(moments or (None, None, None)),
     )  # fmt: skip
     return x
 
@@ -164,8 +165,8 @@ library.define(
     "accept_(Tensor(a!) x, Tensor proposed, Tensor(b!) log_density, Tensor proposed_log_density, "
     "Tensor(c!)? score, Tensor? proposed_score, Tensor? correction, Tensor? step_size, "
     "Tensor beta, SymInt seed, SymInt step, SymInt chain_offset, Tensor(d!) n_nonfinite, "
-    "Tensor(e!) n_divergent, Tensor(f!) accepted, Tensor(g!) accepted_squares, "
-    "Tensor? shift, Tensor(h!)? sum, Tensor(i!)? sum_of_squares) -> ()"
+    "Tensor(e!) n_divergent, Tensor(f!) accepted, Tensor(g!) accepted_squares, Tensor(h!)? taken, "
+    "Tensor(i!)? kept, Tensor? shift, Tensor(j!)? sum, Tensor(k!)? sum_of_squares) -> ()"
 )
 
 
@@ -187,6 +188,8 @@ def _accept_cpu(
     n_divergent: Tensor,
     accepted: Tensor,
     accepted_squares: Tensor,
+    taken: Tensor | None,
+    kept: Tensor | None,
     shift: Tensor | None,
     total: Tensor | None,
     squares: Tensor | None,
@@ -194,7 +197,7 @@ def _accept_cpu(
     moments = moments_of(shift, total, squares)
     counts = (n_nonfinite, n_divergent, accepted, accepted_squares)
     _native.accept(
-        x, x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-        step_size, beta, seed, step, chain_offset, counts, moments, threads(),
+        x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
+        step_size, beta, seed, step, chain_offset, counts, taken, kept, moments, threads(),
     )  # fmt: skip
-    changed(x, log_density, score, *counts, moments=moments)
+    changed(x, log_density, score, *counts, taken, kept, moments=moments)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -29,7 +31,8 @@ def commit_(
     n_nonfinite: Tensor,
     moments: Moments | None = None,
     *,
-    out: Tensor | None = None,
+    taken: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Tensor:
     """Set ``x`` to ``proposed`` for the chains whose proposal is finite; count the others.
 
@@ -39,11 +42,11 @@ def commit_(
         n_nonfinite: int64 ``(n_chains,)``, incremented where the proposal was not finite.
         moments: ``(shift, sum, sum_of_squares)``, each shaped like ``x``, the last two float64:
             sums of ``x - shift`` and its square, updated for the chains that moved.
-        out: where the next state goes, memory apart from all else, so that ``x`` stays as it is;
-            None for ``x`` itself.
+        taken: uint8 ``(n_chains,)``, becomes 1 for the chains that moved and 0 for the others.
+        kept: like ``x``, where the next states of chains that moved are written, too.
 
     Returns:
-        ``x``, or ``out``.
+        ``x``.
 
     Example:
         >>> import pushforward as pf, torch
@@ -55,22 +58,22 @@ def commit_(
     """
     if moments is not None and not (isinstance(moments, tuple) and len(moments) == 3):
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
-    if is_plain(x, proposed, (n_nonfinite,), moments, out):
-        to = x if out is None else out
-        _native.commit(x, to, proposed, n_nonfinite, moments, threads())
-        return changed(to, n_nonfinite, moments=moments)
+    if is_plain(x, proposed, (n_nonfinite,), moments, taken, kept):
+        _native.commit(x, proposed, n_nonfinite, taken, kept, moments, threads())
+        return changed(x, n_nonfinite, taken, kept, moments=moments)
     if not is_compiling() and holds_array(locals()):
-        return takes_arrays(commit_, "n_nonfinite")(**locals())
-    x = x if out is None else out.copy_(x)
+        return takes_arrays(commit_, "n_nonfinite", "taken", "kept")(**locals())
     no_grad_in_place("commit", x)
     shift, total, squares = moments if moments is not None else (None, None, None)
-    torch.ops.pushforward.commit_(x, proposed.detach(), n_nonfinite, shift, total, squares)
+    torch.ops.pushforward.commit_(
+        x, proposed.detach(), n_nonfinite, taken, kept, shift, total, squares
+    )
     return x
 
 
 library.define(
-    "commit_(Tensor(a!) x, Tensor proposed, Tensor(b!) n_nonfinite, Tensor? shift, "
-    "Tensor(c!)? sum, Tensor(d!)? sum_of_squares) -> ()"
+    "commit_(Tensor(a!) x, Tensor proposed, Tensor(b!) n_nonfinite, Tensor(c!)? taken, "
+    "Tensor(d!)? kept, Tensor? shift, Tensor(e!)? sum, Tensor(f!)? sum_of_squares) -> ()"
 )
 
 
@@ -79,31 +82,44 @@ def _commit_cpu(
     x: Tensor,
     proposed: Tensor,
     n_nonfinite: Tensor,
+    taken: Tensor | None,
+    kept: Tensor | None,
     shift: Tensor | None,
     total: Tensor | None,
     squares: Tensor | None,
 ) -> None:
     moments = moments_of(shift, total, squares)
-    _native.commit(x, x, proposed, n_nonfinite, moments, threads())
-    changed(x, n_nonfinite, moments=moments)
+    _native.commit(x, proposed, n_nonfinite, taken, kept, moments, threads())
+    changed(x, n_nonfinite, taken, kept, moments=moments)
+
+
+TAKEN, LEFT_OUT = 1, 2
+"""Marks of a chain's step, which are added up: it took what was proposed; it does not count."""
 
 
 def add_states(
-    x: Tensor, states: Tensor, left_out: Tensor | None, moments: BatchMoments, steps_done: int
+    x: Tensor,
+    states: Sequence[Tensor],
+    moments: BatchMoments,
+    steps_done: int,
+    before: Tensor | None = None,
+    marks: Tensor | None = None,
 ) -> None:
     """Add states that have waited to streaming sums with an open group.
 
     Args:
         x: like each state, ``(n_chains, *event)``.
-        states: ``(n_states, numbers of x or more)``, a state a row; as many as the open group has
-            room for at most. No batch ends before the last of them.
-        left_out: uint8 ``(n_states, n_chains)``, not 0 where a state does not count; None where
-            all states of the open group do.
+        states: what each step took; as many as the open group has room for at most. No batch ends
+            before the last of them.
         moments: the sums, added to.
         steps_done: recorded steps before these.
+        before: the state before these steps, given together with ``marks``.
+        marks: uint8 ``(n_states, n_chains)``: a chain's state is that of the last step marked
+            ``TAKEN``, or the one before them, and does not count in steps marked ``LEFT_OUT``.
+            None where all are taken, and all of the open group count.
 
     """
-    _native.add_states(x, states, left_out, moments, steps_done, threads())
+    _native.add_states(x, states, before, marks, moments, steps_done, threads())
 
 
 def totals(

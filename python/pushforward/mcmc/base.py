@@ -24,6 +24,9 @@ from pushforward.targets.torch_targets import evaluate
 Native = tuple[str, dict[str, Any]]
 """The name of a native run and its parameters."""
 
+Place = tuple[Tensor, Tensor] | tuple[None, None]
+"""Where a step marks the chains that take its proposal, and where it keeps a copy."""
+
 
 @dataclass(eq=False)
 class State:
@@ -31,7 +34,7 @@ class State:
 
     Attributes:
         target: the law.
-        x: state ``(n_chains, *event)``, changed in place but where :attr:`room` says otherwise.
+        x: state ``(n_chains, *event)``, changed in place.
         seed: of the run.
         chain_offset: global index of the first chain.
         counts: counts and sums of each chain.
@@ -43,8 +46,8 @@ class State:
         good: where a torch target did not raise, like ``x``, once it was evaluated: rows that
             stand in for others while those that raise are looked for.
         interrupt: is held from the change of ``x`` until the run has taken in the step.
-        room: gives the memory where the next state waits for the streaming sums, which becomes
-            ``x``; None where ``x`` changes in place.
+        place: gives where a step marks the chains that take its proposal and keeps a copy, which
+            waits for the streaming sums, or Nones if it need not; None where nothing waits.
 
     """
 
@@ -58,10 +61,7 @@ class State:
     raised: Tensor | None = None
     good: Tensor | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
-    room: Callable[[], Tensor] | None = None
-
-    def __post_init__(self) -> None:
-        self._home = self.x
+    place: Callable[[], Place] | None = None
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
@@ -77,9 +77,8 @@ class State:
     def commit(self, proposed: Tensor) -> None:
         """Take proposals where they are finite."""
         self.interrupt.hold()
-        self.x = _ops.commit_(
-            self.x, proposed, self.counts.n_nonfinite, self._sums, out=self._place()
-        )
+        taken, kept = self._place()
+        _ops.commit_(self.x, proposed, self.counts.n_nonfinite, self._sums, taken=taken, kept=kept)
 
     def accept(
         self, step: int | Tensor, proposed: Tensor, log_density: Tensor, **more: Any
@@ -98,28 +97,23 @@ class State:
         if self.raised is not None:
             log_density = log_density.masked_fill(self.raised, torch.nan)  # refused, and counted
         self.interrupt.hold()
-        self.x = _ops.accept_(
+        taken, kept = self._place()
+        _ops.accept_(
             self.x,
             proposed.contiguous(),
             at,
             log_density.contiguous(),
             counts=self.counts,
             moments=self._sums,
-            out=self._place(),
+            taken=taken,
+            kept=kept,
             **self.where(step),
             **more,
         )
         return before
 
-    def _place(self) -> Tensor | None:
-        """Return where the next state goes, or None for where the present one is."""
-        place = None if self.room is None else self.room()
-        return None if place is self.x else place
-
-    def go_home(self) -> None:
-        """Bring the state to the memory where it was first."""
-        if self.x is not self._home:
-            self.x = _ops.copy_(self._home, self.x)
+    def _place(self) -> Place:
+        return (None, None) if self.place is None else self.place()
 
     @property
     def _sums(self) -> tuple[Tensor, Tensor, Tensor] | None:
