@@ -30,6 +30,24 @@ def test_kernel_equals_torch_formula(target, dtype, n):
         assert (error < TOLERANCE[dtype]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+@pytest.mark.parametrize("n", [1, 15, 32, 33, 70])
+def test_rows_of_any_length_come_and_go_whole(n, dtype):
+    for dim in range(1, 70):
+        law = pf.targets.Gaussian(torch.zeros(dim), scale=torch.ones(dim))
+        memory = torch.full((n + 2, dim), 9.0, dtype=dtype)
+        x = memory[1:-1].copy_(pf.random.normal(n, dim, seed=dim, dtype=dtype))
+        assert torch.equal(law.score(x), -x)
+        draws = pf.sample(law, pf.MALA(0.1), x, n_steps=3, seed=0).draws
+        assert torch.equal(draws[-1], pf.sample(law, pf.MALA(0.1), x, n_steps=3, seed=0).x)
+        before = x.clone()
+        pf.ops.markov_run_(
+            x, law, "mala", step_size=0.1, n_steps=3, seed=0, counts=pf.ops.Counts.zeros(n)
+        )  # fmt: skip
+        assert not torch.equal(x, before)
+        assert (memory[[0, -1]] == 9).all()  # what lies beside is left alone
+
+
 def test_gradient_goes_through_log_density(target):
     x = pf.random.normal(5, target.dim, seed=2, dtype=torch.float64).requires_grad_()
     (gradient,) = torch.autograd.grad(target.log_density(x).sum(), x)

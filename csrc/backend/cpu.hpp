@@ -10,6 +10,7 @@
 #include "core/noise.hpp"
 #include "core/per_chain.hpp"
 #include "core/reduce.hpp"
+#include "core/transpose.hpp"
 
 namespace pf::PF_BACKEND {
 
@@ -87,11 +88,19 @@ struct ChainTile {
   }
   template <class U>
   PF_HD void load_rows(const U* rows, D dim, Pack<U>* x) const {
-    for (int64_t i = 0; i < dim; ++i) x[i] = load_column(rows, dim, i);
+    if (is_narrow<U>(dim)) {
+      for (int64_t i = 0; i < dim; ++i) x[i] = load_column(rows, dim, i);
+    } else {
+      load_transposed(x, dim, [&](int l) { return rows + chain(l) * dim; });
+    }
   }
   template <class U>
   PF_HD void store_rows(U* rows, D dim, const Pack<U>* x) const {
-    for (int64_t i = 0; i < dim; ++i) store_column(rows, dim, i, x[i]);
+    if (is_narrow<U>(dim)) {
+      for (int64_t i = 0; i < dim; ++i) store_column(rows, dim, i, x[i]);
+    } else {
+      store_transposed(x, dim, count, [&](int l) { return rows + (first + l) * dim; });
+    }
   }
   // Rows of the chains for which m is not set become those of `from`.
   template <class U>
@@ -144,6 +153,11 @@ struct ChainTile {
   }
 
  private:
+  // Whether columns are few enough to go number by number.
+  template <class U>
+  static PF_HD bool is_narrow(D dim) {
+    return dim < Pack<U>::kLanesPerRegister / 2;
+  }
   template <class Law>
   PF_HD NoiseStream<Law, Real> stream(const NoiseSource& n, uint64_t length) const {
     uint32_t lane[kLanes];

@@ -52,13 +52,14 @@ struct AddStates {
   // One number or several of any chains, of which each step's state counts.
   template <class At>
   PF_HD void operator()(const At& at) const {
-    add(at, p.states, p.n_states, static_cast<double>(n_open + p.n_states));
+    add(at, p.n_states, static_cast<double>(n_open + p.n_states),
+        [&](int64_t k) PF_INLINE_LAMBDA { return p.states[k]; });
   }
-  // Adds the states that begin at n of these addresses.
-  template <class At>
-  PF_HD void add(const At& at, const void* const* states, int64_t n, double count) const {
+  // Adds n states, of which number k begins at states(k).
+  template <class At, class States>
+  PF_HD void add(const At& at, int64_t n, double count, const States& states) const {
     const auto state = [&](int64_t k)
-                           PF_INLINE_LAMBDA { return at.load(static_cast<const T*>(states[k])); };
+                           PF_INLINE_LAMBDA { return at.load(static_cast<const T*>(states(k))); };
     sums.add(at, n_open > 0, n, count, due, state, [&](auto& g) PF_INLINE_LAMBDA {
       for (int64_t k = 0; k < n; ++k) g.add(state(k));
     });
@@ -72,19 +73,26 @@ struct AddStatesOfChain {
 
   PF_HD void operator()(int64_t chain) const {
     const AddStatesParams& p = all.p;
-    const void *counted[kStepGroup], *at = p.before;
-    int64_t n = 0;
+    // Which state each step that counts has, four bits each: no array, which a GPU would have in
+    // slow memory. Number 0 is the first step's, be it new or the one before.
+    static_assert(kStepGroup <= 16, "four bits");
+    uint64_t which = 0, latest = 0;
+    int n = 0;
     for (int64_t k = 0; k < p.n_states; ++k) {
       const uint8_t mark = p.marks[k * p.n_chains + chain];
-      if ((mark & kTaken) != 0) at = p.states[k];
-      if ((mark & kLeftOut) == 0) counted[n++] = at;
+      if ((mark & kTaken) != 0) latest = static_cast<uint64_t>(k);
+      if ((mark & kLeftOut) == 0) which |= latest << (4 * n++);
     }
+    const void* first_state = (p.marks[chain] & kTaken) != 0 ? p.states[0] : p.before;
+    const auto states = [&](int64_t k) PF_INLINE_LAMBDA {
+      const uint64_t i = (which >> (4 * k)) & 15;
+      return i == 0 ? first_state : p.states[i];
+    };
     const double before = all.n_open > 0 ? to_wide(all.count(chain)) : 0.0;
     const double count = before + static_cast<double>(n);
     const int64_t first = chain * p.dim;
-    for_items_of_row(first, first + p.dim, [&](const auto& items) PF_INLINE_LAMBDA {
-      all.add(items, counted, n, count);
-    });
+    for_items_of_row(first, first + p.dim,
+                     [&](const auto& items) PF_INLINE_LAMBDA { all.add(items, n, count, states); });
     all.count(chain) = all.due.group ? T(0) : static_cast<T>(count);
   }
 };
