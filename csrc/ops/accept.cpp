@@ -28,9 +28,9 @@ struct AcceptChains {
   AcceptParams p;
   D dim;
 
-  template <class U>
-  PF_HD Columns<U, Tile, D> columns(const Tile& tile, void* rows) const {
-    return {tile, static_cast<U*>(rows), dim};
+  int64_t scratch_bytes() const {
+    const bool used = kHasScratch && p.langevin && dim <= kMostInScratch;
+    return used ? 4 * dim * int64_t{sizeof(Real)} : 0;
   }
 
   PF_HD void operator()(const Tile& tile) const {
@@ -44,8 +44,7 @@ struct AcceptChains {
     const Real beta = tile.load(p.beta);
     Real correction = Real(T(0));
     if (p.langevin) {
-      correction =
-          langevin_asymmetry<Real>(dim, x, y, score, next_score, tile.load(p.step_size), beta);
+      correction = asymmetry(tile, x, y, score, next_score, tile.load(p.step_size), beta);
     } else if (p.correction != nullptr) {
       correction = tile.load_values(static_cast<const T*>(p.correction));
     }
@@ -71,6 +70,28 @@ struct AcceptChains {
   }
 
  private:
+  // Rows with no kernel of their own become packs as a whole, unless they are very long.
+  static constexpr bool kHasScratch = !Tile::kScratchIsScarce && !D::kKnown;
+  static constexpr int64_t kMostInScratch = 1024;
+
+  template <class U>
+  PF_HD Columns<U, Tile, D> columns(const Tile& tile, void* rows) const {
+    return {tile, static_cast<U*>(rows), dim};
+  }
+  template <class X>
+  PF_HD Real asymmetry(const Tile& tile, const X& x, const X& y, const X& score,
+                       const X& next_score, Real step_size, Real beta) const {
+    if constexpr (kHasScratch) {
+      if (dim <= kMostInScratch) {
+        Real* const in = tile.template array<Real>(0);
+        const X* const given[] = {&x, &y, &score, &next_score};
+        for (int k = 0; k < 4; ++k) tile.load_rows(given[k]->rows, dim, in + k * dim);
+        return langevin_asymmetry<Real>(dim, in, in + dim, in + 2 * dim, in + 3 * dim, step_size,
+                                        beta);
+      }
+    }
+    return langevin_asymmetry<Real>(dim, x, y, score, next_score, step_size, beta);
+  }
   template <class X>
   PF_HD void add_to_moments(const Tile& tile, const X& x) const {
     const auto shift = columns<T>(tile, const_cast<void*>(p.moments.shift));
@@ -92,7 +113,8 @@ void accept(const AcceptParams& p) {
     const double cost = static_cast<double>(p.n_chains) * (20 + 2.0 * static_cast<double>(p.dim));
     with_dim<T, 8>(p.dim, [&](auto dim) {
       using D = decltype(dim);
-      for_each_chain<T, D>(p.n_chains, 0, p.place, cost, AcceptChains<T, D>{p, dim});
+      const AcceptChains<T, D> body{p, dim};
+      for_each_chain<T, D>(p.n_chains, body.scratch_bytes(), p.place, cost, body);
     });
   });
 }
