@@ -211,6 +211,13 @@ static void for_each_item(int64_t n, const Place& place, double nanoseconds, con
   });
 }
 
+// Asks for n numbers of a row that will be read soon, and not in the order of memory.
+template <class T>
+PF_HD void fetch_row(const T* row, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t i = 0; i < n + kLine; i += kLine) __builtin_prefetch(row + i);
+}
+
 // body(several, of which the last may be fewer) for the items begin .. end - 1 of arrays.
 template <class Body>
 PF_HD void for_items_of_row(int64_t begin, int64_t end, const Body& body) {

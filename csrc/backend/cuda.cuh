@@ -271,6 +271,9 @@ static void for_each_item(int64_t n, const Place& place, double nanoseconds, con
   for_each_row(n, place, nanoseconds, ItemOfRow<Body>{body});
 }
 
+template <class T>
+PF_HD void fetch_row(const T*, int64_t) {}
+
 // body(one) for the items begin .. end - 1 of arrays.
 template <class Body>
 PF_HD void for_items_of_row(int64_t begin, int64_t end, const Body& body) {

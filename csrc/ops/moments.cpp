@@ -88,12 +88,24 @@ struct AddStatesOfChain {
       const uint64_t i = (which >> (4 * k)) & 15;
       return i == 0 ? first_state : p.states[i];
     };
+    fetch(chain + kAhead);
     const double before = all.n_open > 0 ? to_wide(all.count(chain)) : 0.0;
     const double count = before + static_cast<double>(n);
     const int64_t first = chain * p.dim;
     for_items_of_row(first, first + p.dim,
                      [&](const auto& items) PF_INLINE_LAMBDA { all.add(items, n, count, states); });
     all.count(chain) = all.due.group ? T(0) : static_cast<T>(count);
+  }
+
+ private:
+  static constexpr int64_t kAhead = 2;  // chains
+  // What a later chain took lies here and there.
+  PF_HD void fetch(int64_t chain) const {
+    const AddStatesParams& p = all.p;
+    for (int64_t k = 0; k < p.n_states && chain < p.n_chains; ++k) {
+      if ((p.marks[k * p.n_chains + chain] & kTaken) == 0) continue;
+      fetch_row(static_cast<const T*>(p.states[k]) + chain * p.dim, p.dim);
+    }
   }
 };
 // What the open group has then, where all states count.

@@ -14,7 +14,6 @@ from torch import Tensor
 from pushforward import _ops, diagnostics
 from pushforward.diagnostics.streaming import rhat_of_sums
 from pushforward.mcmc.adaptation import Covariance
-from pushforward.mcmc.base import Place
 from pushforward.storage import DrawStore
 from pushforward.sums import StreamingSums
 
@@ -101,7 +100,7 @@ class Recorder:
         return self.sums.moments
 
     @property
-    def place(self) -> Callable[[], Place] | None:
+    def place(self) -> Callable[[], _ops.Place] | None:
         """What gives the memory where a step's proposals wait, if any do."""
         if self.sums is None or self.sums.waiting is None:
             return None

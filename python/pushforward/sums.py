@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from pushforward import _ops, diagnostics
-from pushforward.mcmc.base import Place
 
 __all__ = ["WAIT_ON", "StreamingSums"]
 
@@ -197,7 +196,7 @@ class WaitingStates:
     """
 
     def __init__(self, x: Tensor, left_out: Tensor | None) -> None:
-        self._x, self._done = x, 0
+        self._x, self._done, self._is_empty = x, 0, x.numel() == 0
         few = _ops.GROUP * x.numel() * x.element_size() <= _MOST_WAITING
         n_lines = -(-x.numel() * x.element_size() // _LINE) | 1
         shape = (_ops.GROUP if few else 1, n_lines * _LINE // x.element_size())
@@ -220,7 +219,7 @@ class WaitingStates:
         if self._left_out is not None:
             self._counted, self._total = self._left_out.clone(), int(self._left_out.numpy().sum())
 
-    def place(self) -> Place:
+    def place(self) -> _ops.Place:
         """Return where a step marks the chains that take its proposal, and where it keeps that."""
         if not self._has_places:
             return None, None
@@ -229,7 +228,7 @@ class WaitingStates:
 
     def take(self, x: Tensor, steps_done: int) -> None:
         """Let the state after step number ``steps_done`` wait, unless the step has seen to it."""
-        if x.numel() == 0:
+        if self._is_empty:
             return
         marks, state = self._places[self._n]
         if self._was_placed:

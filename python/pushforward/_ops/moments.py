@@ -96,6 +96,9 @@ def _commit_cpu(
 TAKEN, LEFT_OUT = 1, 2
 """Marks of a chain's step, which are added up: it took what was proposed; it does not count."""
 
+Place = tuple[Tensor, Tensor] | tuple[None, None]
+"""Where a step marks the chains that take its proposal, and where it keeps a copy."""
+
 
 def add_states(
     x: Tensor,

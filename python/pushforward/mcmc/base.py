@@ -24,9 +24,6 @@ from pushforward.targets.torch_targets import evaluate
 Native = tuple[str, dict[str, Any]]
 """The name of a native run and its parameters."""
 
-Place = tuple[Tensor, Tensor] | tuple[None, None]
-"""Where a step marks the chains that take its proposal, and where it keeps a copy."""
-
 
 @dataclass(eq=False)
 class State:
@@ -61,7 +58,7 @@ class State:
     raised: Tensor | None = None
     good: Tensor | None = None
     interrupt: Interrupt = field(default_factory=Interrupt)
-    place: Callable[[], Place] | None = None
+    place: Callable[[], _ops.Place] | None = None
 
     def evaluate(self, x: Tensor, *, score: bool = True) -> tuple[Tensor, Tensor]:
         """Return the log-density and the score at ``x``; see :attr:`raised` for rows that raise."""
@@ -112,7 +109,7 @@ class State:
         )
         return before
 
-    def _place(self) -> Place:
+    def _place(self) -> _ops.Place:
         return (None, None) if self.place is None else self.place()
 
     @property
