@@ -52,17 +52,22 @@ struct AddStates {
   // One number or several of any chains, of which each step's state counts.
   template <class At>
   PF_HD void operator()(const At& at) const {
-    add(at, p.n_states, static_cast<double>(n_open + p.n_states),
+    add(at, p.states[0], p.n_states, static_cast<double>(n_open + p.n_states),
         [&](int64_t k) PF_INLINE_LAMBDA { return p.states[k]; });
   }
-  // Adds n states, of which number k begins at states(k).
+  // Adds n states, of which number k begins at states(k). A group that begins is summed about the
+  // first step's, whether it counts or not.
   template <class At, class States>
-  PF_HD void add(const At& at, int64_t n, double count, const States& states) const {
-    const auto state = [&](int64_t k)
-                           PF_INLINE_LAMBDA { return at.load(static_cast<const T*>(states(k))); };
-    sums.add(at, n_open > 0, n, count, due, state, [&](auto& g) PF_INLINE_LAMBDA {
-      for (int64_t k = 0; k < n; ++k) g.add(state(k));
-    });
+  PF_HD void add(const At& at, const void* first, int64_t n, double count,
+                 const States& states) const {
+    const auto load = [&](const void* state)
+                          PF_INLINE_LAMBDA { return at.load(static_cast<const T*>(state)); };
+    sums.add(
+        at, n_open > 0, p.n_states, count, due,
+        [&](int64_t) PF_INLINE_LAMBDA { return load(first); },
+        [&](auto& g) PF_INLINE_LAMBDA {
+          for (int64_t k = 0; k < n; ++k) g.add(load(states(k)));
+        });
   }
   PF_HD T& count(int64_t chain) const { return static_cast<T*>(p.moments.group.count)[chain]; }
 };
@@ -92,8 +97,9 @@ struct AddStatesOfChain {
     const double before = all.n_open > 0 ? to_wide(all.count(chain)) : 0.0;
     const double count = before + static_cast<double>(n);
     const int64_t first = chain * p.dim;
-    for_items_of_row(first, first + p.dim,
-                     [&](const auto& items) PF_INLINE_LAMBDA { all.add(items, n, count, states); });
+    for_items_of_row(first, first + p.dim, [&](const auto& items) PF_INLINE_LAMBDA {
+      all.add(items, first_state, n, count, states);
+    });
     all.count(chain) = all.due.group ? T(0) : static_cast<T>(count);
   }
 
