@@ -81,7 +81,7 @@ struct Shaped {
     t.must_have_shape_of(x);
     return t;
   }
-  // Something else that the call writes: dense, `n` numbers of x's type or of float64.
+  // Something else than x's like: dense, `n` numbers of a type that the caller looks at.
   TensorView other(py::handle tensor, const char* name, int64_t n, const char* meaning) const {
     TensorView t(tensor, name, false);
     t.must_be_with(x);
@@ -100,7 +100,7 @@ struct Shaped {
 struct WithOutput : Shaped {
   bool in_place;
   TensorView out;
-  WithOutput(py::handle tensor, py::handle output_tensor, Types types = kComputed)
+  WithOutput(py::handle tensor, py::handle output_tensor, Types types)
       : Shaped(tensor, "x", tensor.ptr() != output_tensor.ptr(), types),
         in_place(tensor.ptr() == output_tensor.ptr()),
         out(in_place ? x : output(output_tensor)) {}
@@ -266,7 +266,7 @@ struct MomentArgs {
 };
 
 inline uint8_t* bytes(const TensorView& t) {
-  if (t.bits != 8) bad_type(t.name, "uint8", "another type");
+  if (t.code != dlpack::kUint || t.bits != 8) bad_type(t.name, "uint8", "another type");
   return static_cast<uint8_t*>(t.data);
 }
 
@@ -281,6 +281,34 @@ struct TakenArgs {
     }
     if (!what.is_none()) kept = tensors.add(s.like(what, "kept", false)).data;
   }
+};
+
+// What a call is given, and which of it the call writes.
+class Memory {
+ public:
+  void add(const TensorView& t, bool written) {
+    given_[n_] = &t;
+    written_[n_++] = written;
+  }
+  // What is written must lie apart from all else; but a proposal's value or score may be the
+  // state's own.
+  void must_lie_apart() const {
+    for (size_t i = 0; i < n_; ++i) {
+      for (size_t j = 0; written_[i] && j < n_; ++j) {
+        if (i == j || !given_[i]->overlaps(*given_[j])) continue;
+        const bool twins = std::string("proposed_") + given_[i]->name == given_[j]->name;
+        given_[i]->must_not_overlap(*given_[j], twins);
+      }
+    }
+  }
+
+ private:
+  // As many as accept has: x, its value and score and those of the proposal, a correction, what is
+  // taken; tallies, moments
+  static constexpr size_t kMost = 7 + 2 + 4 + 5;
+  size_t n_ = 0;
+  const TensorView* given_[kMost];
+  bool written_[kMost];
 };
 
 inline int64_t* counts(const TensorView& t, const Shaped& s) {

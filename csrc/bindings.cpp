@@ -84,14 +84,16 @@ void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handl
             py::handle kept, py::handle moments, int n_threads) {
   const Shaped s(x, "x", false);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.x, false);
   const TensorView refused(n_nonfinite, "n_nonfinite", false);
   const TakenArgs t(taken, kept, s);
-  for (size_t i = 0; i < t.tensors.size(); ++i) {
-    t.tensors[i].must_not_overlap(s.x, false);
-    t.tensors[i].must_not_overlap(next, false);
-  }
   const MomentArgs m(moments, s);
+  Memory memory;
+  memory.add(s.x, true);
+  memory.add(next, false);
+  memory.add(refused, true);
+  for (size_t i = 0; i < t.tensors.size(); ++i) memory.add(t.tensors[i], true);
+  for (size_t i = 0; i < m.tensors.size(); ++i) memory.add(m.tensors[i], i > 0);
+  memory.must_lie_apart();
   launch(&OpTable::commit,
          CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, next.data, s.n_chains, s.dim,
                       counts(refused, s), t.taken, t.kept, m.view});

@@ -217,33 +217,6 @@ void run(int kind, py::handle x, const Target& target, const py::dict& parameter
   launch(chosen.op, p);
 }
 
-// What a call of accept is given, and which of it the call writes.
-class Memory {
- public:
-  void add(const TensorView& t, bool written) {
-    given_[n_] = &t;
-    written_[n_++] = written;
-  }
-  // What is written must lie apart from all else; but a proposal's value or score may be the
-  // state's own.
-  void must_lie_apart() const {
-    for (size_t i = 0; i < n_; ++i) {
-      for (size_t j = 0; written_[i] && j < n_; ++j) {
-        if (i == j || !given_[i]->overlaps(*given_[j])) continue;
-        const bool twins = std::string("proposed_") + given_[i]->name == given_[j]->name;
-        given_[i]->must_not_overlap(*given_[j], twins);
-      }
-    }
-  }
-
- private:
-  // x, its value and score and those of the proposal, a correction, what is taken; tallies, moments
-  static constexpr size_t kMost = 7 + 2 + 4 + 5;
-  size_t n_ = 0;
-  const TensorView* given_[kMost];
-  bool written_[kMost];
-};
-
 void accept(py::handle x, py::handle proposed, py::handle log_density,
             py::handle proposed_log_density, py::handle score, py::handle proposed_score,
             py::handle correction, py::handle step_size, py::handle beta, py::handle seed,
@@ -251,15 +224,14 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
             py::handle kept, py::handle moments, int n_threads) {
   const Shaped s(x, "x", false);
   const TensorView next = s.like(proposed, "proposed", true);
-  next.must_not_overlap(s.x, false);
   Few<TensorView, 5> held;
   Memory memory;
   memory.add(s.x, true);
   memory.add(next, false);
   auto hold = [&](TensorView&& t, bool written) {
-    const TensorView& kept = held.add(std::move(t));
-    memory.add(kept, written);
-    return kept.data;
+    const TensorView& view = held.add(std::move(t));
+    memory.add(view, written);
+    return view.data;
   };
   auto values = [&](py::handle tensor, const char* name, bool written) {
     TensorView t = s.other(tensor, name, s.n_chains, "one value a chain");

@@ -171,8 +171,10 @@ void TensorView::read_by_attributes(py::handle tensor) {
                                                               : 255;
   if (dtype == "torch.bfloat16") code = dlpack::kBfloat;
   if (dtype == "torch.float16") code = dlpack::kFloat;
+  if (dtype == "torch.uint8") code = dlpack::kUint;
   bits = dtype == "torch.float32"                                ? 32
          : dtype == "torch.bfloat16" || dtype == "torch.float16" ? 16
+         : dtype == "torch.uint8"                                ? 8
                                                                  : 64;
   data = device_type_ == -1 ? nullptr
                             : reinterpret_cast<void*>(tensor.attr("data_ptr")().cast<uintptr_t>());

@@ -46,7 +46,7 @@ struct ExchangeApi {
   int (*current_work_stream)(int32_t type, int32_t id, void** stream);
 };
 constexpr int32_t kCpu = 1, kCuda = 2;
-constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4;
+constexpr uint8_t kInt = 0, kUint = 1, kFloat = 2, kBfloat = 4;
 }  // namespace dlpack
 
 [[noreturn]] void bad_value(const char* name, const std::string& expected, const std::string& got);

@@ -95,17 +95,26 @@ def test_where_marks_and_copies_go_is_checked():
         ("kept", x, ValueError),
         ("kept", y, ValueError),
         ("taken", torch.zeros(3, dtype=torch.uint8), ValueError),
+        ("taken", torch.zeros(4, dtype=torch.bool), TypeError),
+        ("taken", torch.zeros(4, dtype=torch.int8), TypeError),
+        ("taken", counts.n_nonfinite.view(torch.uint8)[:4], ValueError),
         ("taken", torch.zeros(4), TypeError),
         ("taken", x.view(torch.uint8)[0, :4], ValueError),
         ("taken", y.view(torch.uint8)[0, :4], ValueError),
     ]
     for name, tensor, kind in wrong:
         with pytest.raises(kind, match=f"{name}|overlapping"):
-            pf.ops.accept_(
-                x, y, value, value + 1, seed=0, step=0, counts=counts, **{name: tensor}
-            )  # fmt: skip
+            pf.ops.accept_(x, y, value, value + 1, seed=0, step=0, counts=counts, **{name: tensor})
         with pytest.raises(kind, match=f"{name}|overlapping"):
             pf.ops.commit_(x, y, counts.n_nonfinite, **{name: tensor})
+    shift, sums = torch.zeros(4, 2), torch.zeros(2, 4, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="overlapping"):
+        pf.ops.commit_(x, y, counts.n_nonfinite, (shift, *sums), kept=shift)
+    kept = torch.zeros(4, 2, requires_grad=True)
+    with pytest.raises(ValueError, match="require grad"):
+        pf.ops.commit_(x, y, counts.n_nonfinite, kept=kept)
+    with pytest.raises(ValueError, match="require grad"):
+        pf.ops.accept_(x, y, value, value + 1, seed=0, step=0, counts=counts, kept=kept)
     assert not x.any()
     assert not counts.accepted.any()
 

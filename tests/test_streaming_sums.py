@@ -2,6 +2,7 @@
 """Streaming sums of native runs: their definition, any cut of a run, steps that do not count."""
 
 import math
+import signal
 import warnings
 
 import pytest
@@ -272,7 +273,7 @@ def test_how_many_states_wait_changes_no_bit(kernel, dim, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
             chains = pf.sample(
-                law, kernel, torch.zeros(50, dim), n_steps=150, seed=4, store="stats"
+                law, kernel, torch.zeros(70, dim), n_steps=150, seed=4, store="stats"
             )
         return [
             chains.mean,
@@ -300,7 +301,7 @@ def test_sums_go_on_on_another_type_of_device(
     kernel, dim, stop_after, devices, monkeypatch, tmp_path
 ):
     # On a GPU states of a torch target do not wait for the sums.
-    start = pf.random.normal(9, dim, seed=0)
+    start = pf.random.normal(70, dim, seed=0)
 
     def law(x):
         return -0.5 * x.square().sum(1)
@@ -320,6 +321,55 @@ def test_sums_go_on_on_another_type_of_device(
     for name in ("mean", "var", "mcse", "rhat"):
         ours, theirs = getattr(found, name), getattr(expected, name)
         assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5), name
+
+
+@pytest.mark.parametrize("kernel", [pf.RandomWalk(0.1), pf.MALA(0.1), pf.Langevin(0.1)])
+@pytest.mark.parametrize("stop_after", [1, 37, 48])
+def test_what_waits_is_in_a_checkpoint(kernel, stop_after, tmp_path):
+    start = pf.random.normal(70, 40, seed=0)
+
+    def law(x):
+        return -0.5 * x.square().sum(1)
+
+    def run(**more):
+        return pf.sample(law, kernel, start, n_steps=100, seed=3, store="stats", **more)
+
+    expected, where = run(), {"checkpoint": tmp_path / "run", "every": stop_after}
+    run(**where, callback=lambda step, x: step >= stop_after)
+    found = run(**where)
+    assert torch.equal(found.x, expected.x)
+    for name in ("mean", "var", "mcse", "rhat"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+@pytest.mark.parametrize("dim", [2, 40])
+def test_a_second_interrupt_adds_no_state_twice(dim, monkeypatch, tmp_path):
+    def law(x):
+        return -0.5 * x.square().sum(1)
+
+    def run(n_steps, **more):
+        start = pf.random.normal(70, dim, seed=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return pf.sample(
+                law, pf.MALA(0.1), start, n_steps=n_steps, seed=3, store="stats", **more
+            )
+
+    add = _ops.add_states
+
+    def pressed_twice(*arguments):
+        add(*arguments)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_ops, "add_states", pressed_twice)
+        found = run(1000, checkpoint=tmp_path / "run", every=5)
+    assert found.interrupted
+    assert 0 < found.n_steps < 1000
+    expected = run(found.n_steps)
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.var, expected.var)
 
 
 @pytest.mark.parametrize("kernel", [pf.RandomWalk(0.5), pf.MALA(0.1), pf.Langevin(0.1)])

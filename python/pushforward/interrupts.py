@@ -28,6 +28,15 @@ class Interrupt:
         """Let a second Ctrl-C raise again: the state is whole."""
         self._holds = False
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold, and release at the end."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
     def is_set(self) -> bool:
         """Whether to end the run."""
         return self.pressed

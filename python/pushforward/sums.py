@@ -19,7 +19,7 @@ WAIT_ON = frozenset({"cpu"})
 add them themselves."""
 _MOST_WAITING = 1 << 28  # bytes of states that wait
 _LINE = 64  # bytes of a cache's line; states an odd number of them apart have sets of their own
-_LONG = 32  # numbers of a chain from which on what it takes is marked, and not all states copied
+_LONG, _MANY = 32, 64  # numbers of a chain and chains from which on proposals themselves wait
 
 
 class StreamingSums:
@@ -187,10 +187,11 @@ class WaitingStates:
     """The states of some steps of a CPU's chains, which are added to streaming sums together.
 
     Reading and writing the sums costs more than adding a state: they are of twice its precision,
-    and there are several. Of steps that take a proposal or refuse it only what was taken waits.
+    and there are several. Of many long chains only what a step takes waits, with marks of whose it
+    is; of others the whole state does.
 
     Args:
-        x: the state before the first step.
+        x: the state itself, which steps change.
         left_out: see :class:`StreamingSums`.
 
     """
@@ -204,7 +205,7 @@ class WaitingStates:
         self._states = [state[: x.numel()].view(x.shape) for state in states]
         self._marks = torch.empty(shape[0], len(x), dtype=torch.uint8)
         self._places = list(zip(self._marks, self._states, strict=True))
-        self._has_places = math.prod(x.shape[1:]) >= _LONG
+        self._has_places = few and math.prod(x.shape[1:]) >= _LONG and len(x) >= _MANY
         self._left_out = left_out
         self._begin()
 
@@ -235,7 +236,8 @@ class WaitingStates:
             self._was_placed, self._is_marked = False, True
         else:
             _ops.copy_(state, x)  # without torch's threads, which then wait for more
-            marks.fill_(_ops.TAKEN)
+            if self._left_out is not None or self._some_left_out:  # else nobody reads them
+                marks.numpy().fill(_ops.TAKEN)
         if self._left_out is not None and int(self._left_out.numpy().sum()) != self._total:
             marks.add_(_ops.LEFT_OUT * (self._left_out != self._counted))
             self._some_left_out = True

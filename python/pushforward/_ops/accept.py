@@ -144,7 +144,7 @@ def accept_(
         return takes_arrays(accept_, "log_density", "score", "taken", "kept")(**locals())
     check_tensor(proposed, "proposed")
     check_tensor(proposed_log_density, "proposed_log_density")
-    no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size)
+    no_grad_in_place("accept", x, log_density, score, proposed_score, correction, step_size, kept)
     tensors = {
         "proposed": proposed, "log_density": log_density, "score": score,
         "proposed_log_density": proposed_log_density, "proposed_score": proposed_score,

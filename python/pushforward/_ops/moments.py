@@ -63,7 +63,7 @@ def commit_(
         return changed(x, n_nonfinite, taken, kept, moments=moments)
     if not is_compiling() and holds_array(locals()):
         return takes_arrays(commit_, "n_nonfinite", "taken", "kept")(**locals())
-    no_grad_in_place("commit", x)
+    no_grad_in_place("commit", x, kept)
     shift, total, squares = moments if moments is not None else (None, None, None)
     torch.ops.pushforward.commit_(
         x, proposed.detach(), n_nonfinite, taken, kept, shift, total, squares
