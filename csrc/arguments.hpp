@@ -290,6 +290,12 @@ class Memory {
     given_[n_] = &t;
     written_[n_++] = written;
   }
+  void add(const TakenArgs& t) {
+    for (size_t i = 0; i < t.tensors.size(); ++i) add(t.tensors[i], true);
+  }
+  void add(const MomentArgs& m) {  // whose shift is read
+    for (size_t i = 0; i < m.tensors.size(); ++i) add(m.tensors[i], i > 0);
+  }
   // What is written must lie apart from all else; but a proposal's value or score may be the
   // state's own.
   void must_lie_apart() const {

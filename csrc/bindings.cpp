@@ -91,8 +91,8 @@ void commit(py::handle x, py::handle proposed, py::handle n_nonfinite, py::handl
   memory.add(s.x, true);
   memory.add(next, false);
   memory.add(refused, true);
-  for (size_t i = 0; i < t.tensors.size(); ++i) memory.add(t.tensors[i], true);
-  for (size_t i = 0; i < m.tensors.size(); ++i) memory.add(m.tensors[i], i > 0);
+  memory.add(t);
+  memory.add(m);
   memory.must_lie_apart();
   launch(&OpTable::commit,
          CommitParams{s.dtype, place_of(s.x, n_threads), s.x.data, next.data, s.n_chains, s.dim,

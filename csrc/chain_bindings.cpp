@@ -261,11 +261,10 @@ void accept(py::handle x, py::handle proposed, py::handle log_density,
   const Coefficient b(beta, "beta", s, Sign::kPositive);
   const TallyArgs counted(tallies, s, true);
   const TakenArgs t(taken, kept, s);
-  for (size_t i = 0; i < t.tensors.size(); ++i) memory.add(t.tensors[i], true);
+  memory.add(t);
   const MomentArgs m(moments, s);
   for (size_t i = 0; i < counted.tensors.size(); ++i) memory.add(counted.tensors[i], true);
-  for (size_t i = 0; i < m.tensors.size(); ++i)
-    memory.add(m.tensors[i], i > 0);  // the shift is read
+  memory.add(m);
   memory.must_lie_apart();
   p.n_chains = s.n_chains;
   p.dim = s.dim;

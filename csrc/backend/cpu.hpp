@@ -105,9 +105,8 @@ struct ChainTile {
   // Rows of the chains for which m is not set become those of `from`.
   template <class U>
   PF_HD void copy_rows_unless(MaskOf<T> m, U* rows, const U* from, D dim) const {
-    constexpr int kPerRegister = Real::kLanesPerRegister;
     for (int l = 0; l < count; ++l) {
-      if (m.r[l / kPerRegister][l % kPerRegister] != 0) continue;
+      if (is_set(m, l)) continue;
       const int64_t row = (first + l) * dim;
       memcpy(rows + row, from + row, static_cast<size_t>(dim) * sizeof(U));
     }
@@ -132,16 +131,11 @@ struct ChainTile {
   }
   // counts[chain] += 1 where m is set
   PF_HD void count_where(MaskOf<T> m, int64_t* counts) const {
-    constexpr int kPerRegister = Real::kLanesPerRegister;
-    for (int l = 0; l < count; ++l)
-      counts[first + l] += m.r[l / kPerRegister][l % kPerRegister] != 0;
+    for (int l = 0; l < count; ++l) counts[first + l] += is_set(m, l);
   }
   // marks[chain] = 1, or 0 where m is set.
   PF_HD void mark_unless(MaskOf<T> m, uint8_t* marks) const {
-    constexpr int kPerRegister = Real::kLanesPerRegister;
-    for (int l = 0; l < count; ++l) {
-      marks[first + l] = m.r[l / kPerRegister][l % kPerRegister] == 0;
-    }
+    for (int l = 0; l < count; ++l) marks[first + l] = !is_set(m, l);
   }
   // The steps' numbers, dim each; `buffer` is for backends that make a step's numbers at once.
   PF_HD Normals normals(const NoiseSource& n, D dim, int64_t n_steps, const Real*) const {
@@ -153,6 +147,9 @@ struct ChainTile {
   }
 
  private:
+  static PF_HD bool is_set(const MaskOf<T>& m, int lane) {
+    return m.r[lane / Real::kLanesPerRegister][lane % Real::kLanesPerRegister] != 0;
+  }
   // Whether columns are few enough to go number by number.
   template <class U>
   static PF_HD bool is_narrow(D dim) {

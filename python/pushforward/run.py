@@ -363,7 +363,8 @@ class Run:
         if self._warm_up is not None:
             held |= {f"warmup.{k}": v for k, v in self._warm_up.tensors().items()}
         if self.recorder is not None:
-            held |= {f"recorder.{k}": v for k, v in self.recorder.tensors().items()}
+            with self.state.interrupt.held():  # states that wait are added, once
+                held |= {f"recorder.{k}": v for k, v in self.recorder.tensors().items()}
             if self.recorder.disk is not None:
                 self.recorder.disk.flush()
         return held

@@ -301,10 +301,10 @@ def _advance(
         with pace.timed(now):
             run.advance(now)
         run.start_recording()
+        bar.update(now)
         with interrupt.held():  # states that wait are added, once
-            bar.update(now)
             report.tell(bar, run, last=run.position >= total)
-            resume.save(run)
+        resume.save(run)
         interrupt.deliver()
         if callback is not None:
             law = run.target

@@ -254,7 +254,8 @@ def test_accept(langevin, dim, dtype):
     more = {"score": score, "proposed_score": next_score, "step_size": h}
     pf.ops.accept_(
         x, y, value, next_value, seed=SEED, step=step, chain_offset=3, beta=beta, counts=counts,
-        moments=moments, taken=marks[0], kept=marks[1], **(more if langevin else {"correction": correction}),
+        moments=moments, taken=marks[0], kept=marks[1],
+        **(more if langevin else {"correction": correction}),
     )  # fmt: skip
 
     x, y, score, next_score, (value, next_value, correction), *marks, counts, moments = theirs = (
@@ -263,8 +264,8 @@ def test_accept(langevin, dim, dtype):
     call = Call(dtype)
     scores = {"score": call.at(score), "proposed_score": call.at(next_score)}
     p = S["AcceptParams"](
-        x=call.at(x), taken=call.at(marks[0]), kept=call.at(marks[1]), proposed=call.at(y), log_density=call.at(value),
-        proposed_log_density=call.at(next_value), n_chains=n, dim=dim, langevin=langevin,
+        x=call.at(x), taken=call.at(marks[0]), kept=call.at(marks[1]), proposed=call.at(y),
+        log_density=call.at(value), proposed_log_density=call.at(next_value), n_chains=n, dim=dim, langevin=langevin,
         correction=0 if langevin else call.at(correction), **(scores if langevin else {}),
         step_size=call.per_chain(h), beta=call.per_chain(beta), accept=call.noise("accept", step, 3),
         tallies=S["Tallies"](*map(call.at, counts.tensors())),

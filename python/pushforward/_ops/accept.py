@@ -131,8 +131,7 @@ def accept_(
         raise TypeError("moments: expected (shift, sum, sum_of_squares) or None")
     if is_plain(
         x, proposed, log_density, proposed_log_density, score, proposed_score, correction,
-        step_size, beta, (seed, step, chain_offset), moments, taken,
-        kept,
+        step_size, beta, (seed, step, chain_offset), moments, taken, kept,
     ):  # fmt: skip
         counted = counts.tensors()
         _native.accept(
@@ -155,8 +154,8 @@ def accept_(
     torch.ops.pushforward.accept_(
         x, proposed.detach(), log_density, proposed_log_density.detach(), score, proposed_score,
         correction, h, b, seed, step, chain_offset,
-        counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares, taken,
-        kept, *(moments or (None, None, None)),
+        counts.n_nonfinite, counts.n_divergent, counts.accepted, counts.accepted_squares,
+        taken, kept, *(moments or (None, None, None)),
     )  # fmt: skip
     return x
 
